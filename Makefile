@@ -1,0 +1,37 @@
+# Everything here needs Python 3.11+ and nothing else; the environment is made in .venv.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+BIN := .venv/bin
+
+.PHONY: demo test test-deps check bench clean help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found on PATH."; exit 1; }
+	@echo "Installing into .venv with $$($(PYTHON) --version) (one to two minutes the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -e '.[test]'
+	@touch $@
+	@echo "Installed."
+
+demo: .venv/installed ## a real LiteLLM proxy with the plugin, end to end; KEEP=1 leaves it running
+	@$(BIN)/proxy-plugin demo $(if $(KEEP),--keep)
+
+test: .venv/installed ## the whole suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-deps: ## optional binaries of the full suite (Debian packages; needs root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus
+
+check: .venv/installed ## lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: .venv/installed ## benchmarks; every figure is a ratio measured in this one run
+	@$(BIN)/python -m tests.benchmarks
+
+clean: ## removes the environment
+	rm -rf .venv

@@ -1,0 +1,175 @@
+"""LiteLLM's callbacks: the only way in. Every hook is a fail-open boundary.
+
+The hooks stand on the leaf class itself, because LiteLLM skips inherited ones, and
+`async_post_call_streaming_hook` is left alone, because overriding it slows every chunk down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from litellm.integrations.custom_logger import CustomLogger
+
+from proxy_plugin.events import Emit, PassedThrough
+from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn
+from proxy_plugin.gateway.replies import StreamedReply, take_reply
+from proxy_plugin.gateway.targets import Targets
+from proxy_plugin.logs import describe
+from proxy_plugin.sessions.identity import tenant_of
+from proxy_plugin.settings import Settings
+
+log = logging.getLogger("proxy_plugin")
+
+APIS = {"acompletion": "chat", "completion": "chat"}
+"""Call types of LiteLLM whose histories are handled, and the wire form each carries."""
+
+_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-litellm-api-key", "x-goog-api-key", "cookie"})
+_NO_FAULT_OF_OURS = frozenset(
+    {"AuthenticationError", "BudgetExceededError", "ContextWindowExceededError", "ContentPolicyViolationError"}
+)
+_NO_FAULT_WORDS = ("api key", "api_key", "quota", "billing", "credit", "context length", "context window", "permission")
+
+
+class SessionPlugin(CustomLogger):
+    """The callback that a LiteLLM config names as `proxy_plugin.handler`."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline, emit: Emit) -> None:
+        super().__init__()
+        self._settings = settings
+        self._pipeline = pipeline
+        self._emit = emit
+        self._targets = Targets()
+        self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()  # by LiteLLM's logging object of the call
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.total_seconds = settings.deadlines.total_ms / 1000
+
+    async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
+        """Stores and rewrites the history; `data["messages"]` is assigned at the very end or not at all."""
+        api = APIS.get(call_type)
+        if api is None:
+            return None
+        try:
+            request = data.get("proxy_server_request") or {}
+            headers = {str(name).lower(): value for name, value in (request.get("headers") or {}).items()}
+            wish = str(headers.get("x-proxy-plugin") or "").strip().lower()
+            if self._settings.mode == "off" or wish == "off":
+                self._emit(PassedThrough("mode_off" if self._settings.mode == "off" else "header_off"))
+                return None
+            incoming = Incoming(
+                api=api,
+                wire=data.get("messages"),
+                headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
+                body=request.get("body") or data,
+                tenant=tenant_of_caller(self._settings, user_api_key_dict),
+                dialect=self._targets.dialect(data),
+                mode="audit" if wish == "audit" else self._settings.mode,
+            )
+            async with asyncio.timeout(self.total_seconds):
+                turn = await self._pipeline.before(incoming)
+        except TimeoutError:
+            self._emit(PassedThrough("deadline"))
+            return None
+        except Exception as error:
+            self._failed("request", error)
+            return None
+        if turn is None:
+            return None
+        logging_object = data.get("litellm_logging_obj")
+        if logging_object is not None:
+            self._turns[logging_object] = turn
+        if turn.messages is not data["messages"]:
+            data["messages"] = turn.messages
+        return None
+
+    async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
+        """Whole replies: renames ids and stores the message. Changes the response in place."""
+        turn = self._turn(data)
+        if turn is not None and not turn.done:
+            try:
+                reply = take_reply(response, lambda call_id: self._pipeline.name_of(turn, call_id))
+                await self._pipeline.after(turn, reply, complete=True)
+            except Exception as error:
+                self._failed("reply", error)
+        return None
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: Any
+    ) -> AsyncGenerator[Any, None]:
+        """Streams: each chunk goes on at once. What came is stored at the end, also when the client left."""
+        turn = self._turn(request_data)
+        if turn is None:
+            async for chunk in response:
+                yield chunk
+            return
+        reply = StreamedReply(lambda call_id: self._pipeline.name_of(turn, call_id))
+        try:
+            async for chunk in response:
+                try:
+                    reply.see(chunk)
+                except Exception as error:
+                    self._failed("chunk", error)
+                yield chunk
+        finally:
+            # A task of its own: a client that leaves cancels this generator, not the commit.
+            task = asyncio.create_task(self._store_streamed(turn, reply))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            await asyncio.shield(task)
+
+    async def _store_streamed(self, turn: Turn, reply: StreamedReply) -> None:
+        try:
+            await self._pipeline.after(turn, reply.message(), complete=reply.finished)
+        except Exception as error:
+            self._failed("reply", error)
+
+    async def async_post_call_response_headers_hook(
+        self,
+        data: Any,
+        user_api_key_dict: Any,
+        response: Any,
+        request_headers: Any = None,
+        litellm_call_info: Any = None,
+    ) -> dict[str, str] | None:
+        turn = self._turn(data)
+        return turn.headers if turn is not None else None
+
+    async def async_post_call_failure_hook(
+        self, request_data: Any, original_exception: Any, user_api_key_dict: Any, traceback_str: Any = None
+    ) -> None:
+        """Counts refusals of what was rewritten, for the safety fallback."""
+        turn = self._turn(request_data)
+        if turn is not None and _is_refusal(original_exception):
+            self._pipeline.refused(turn)
+
+    def _turn(self, data: Any) -> Turn | None:
+        logging_object = data.get("litellm_logging_obj") if isinstance(data, dict) else None
+        return self._turns.get(logging_object) if logging_object is not None else None
+
+    def _failed(self, what: str, error: Exception) -> None:
+        log.warning("%s passed through unhandled: %s", what, describe(error))
+        self._emit(PassedThrough("internal_error"))
+
+
+def tenant_of_caller(settings: Settings, caller: Any) -> str:
+    """The tenant of an authenticated caller (LiteLLM's UserAPIKeyAuth), hashed."""
+    return tenant_of(
+        settings.tenant,
+        key_hash=getattr(caller, "token", None) or getattr(caller, "api_key", None),
+        user_id=getattr(caller, "user_id", None),
+        team_id=getattr(caller, "team_id", None),
+        org_id=getattr(caller, "org_id", None),
+    )
+
+
+def _is_refusal(error: Any) -> bool:
+    """400, 403 or 422 that is no matter of keys, quotas or the size of the context."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    if str(status) not in ("400", "403", "422") or type(error).__name__ in _NO_FAULT_OF_OURS:
+        return False
+    text = str(error).lower()
+    return not any(word in text for word in _NO_FAULT_WORDS)
+

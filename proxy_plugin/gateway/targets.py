@@ -1,0 +1,82 @@
+"""Which dialect a request must satisfy: that of every deployment that may serve it.
+
+A model group can have deployments of several providers, and fallbacks to other groups; the history is
+rewritten once, before routing, so the strictest of their rules holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy_plugin.history.dialects import Dialect, dialect_of, strictest
+
+_KEEP_SECONDS = 10.0  # deployments can be changed while the proxy runs
+_MODELS = 1_000
+
+
+class Targets:
+    """Finds and remembers the dialect of a model group, by LiteLLM's router."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[float, Dialect]] = {}
+
+    def dialect(self, data: Mapping[str, Any]) -> Dialect:
+        from litellm.proxy import proxy_server
+
+        model, router = str(data.get("model") or ""), proxy_server.llm_router
+        fallbacks = data.get("fallbacks")
+        key = (id(router), model, repr(fallbacks) if fallbacks else "")
+        now = time.monotonic()
+        known = self._known.get(key)
+        if known is not None and now - known[0] < _KEEP_SECONDS:
+            return known[1]
+        groups = {model, *_fallback_groups(router, model, fallbacks)}
+        found = strictest([dialect_of(provider) for group in sorted(groups) for provider in _providers(router, group)])
+        if len(self._known) >= _MODELS:
+            self._known.clear()
+        self._known[key] = now, found
+        return found
+
+
+def _providers(router: Any, group: str) -> Iterator[str]:
+    deployments = (router.get_model_list(model_name=group) or []) if router is not None else []
+    for deployment in deployments:
+        yield _provider(deployment.get("litellm_params") or {})
+    if not deployments:
+        yield _provider({"model": group})
+
+
+def _provider(params: Mapping[str, Any]) -> str:
+    from litellm import get_llm_provider
+
+    model = str(params.get("model") or "")
+    try:
+        _, provider, _, _ = get_llm_provider(
+            model=model, custom_llm_provider=params.get("custom_llm_provider"), api_base=params.get("api_base")
+        )
+    except Exception:  # LiteLLM raises for what it does not know
+        return ""
+    if provider in ("vertex_ai", "azure_ai") and "claude" in model:
+        return "anthropic"
+    return str(provider)
+
+
+def _fallback_groups(router: Any, model: str, requested: Any) -> Iterator[str]:
+    tables = [requested]
+    for name in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
+        tables.append(getattr(router, name, None))
+    for table in tables:
+        for entry in table if isinstance(table, list) else []:
+            if isinstance(entry, str):
+                yield entry
+            elif isinstance(entry, Mapping):
+                if table is requested and isinstance(entry.get("model"), str):
+                    yield entry["model"]
+                for name in (model, "*"):
+                    for group in entry.get(name) or [] if isinstance(entry.get(name), list) else []:
+                        if isinstance(group, str):
+                            yield group
+                        elif isinstance(group, Mapping) and isinstance(group.get("model"), str):
+                            yield group["model"]

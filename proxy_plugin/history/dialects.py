@@ -1,0 +1,134 @@
+"""What each provider tolerates in a history with tool calls: one row a dialect.
+
+Only rules that the rewriting acts upon stand here. A rule's source is named in its row; wordings and
+status codes vary over time, the rules less so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+
+_ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SIGNATURE = "__thought__"  # Gemini ids carry the thought signature behind this mark (LiteLLM's form)
+
+
+@dataclass(frozen=True, slots=True)
+class IdRule:
+    """Which tool call ids a provider takes. `exactly` wins over `at_most`; None = any length."""
+
+    alphabet: str = ""  # characters of a regular expression class; "" = any
+    at_most: int | None = None
+    exactly: int | None = None
+
+    def accepts(self, call_id: str) -> bool:
+        return _pattern(self).fullmatch(call_id) is not None
+
+    def fit(self, call_id: str, use: int) -> str:
+        """A legal id for the `use`-th repeated use of `call_id` (0: it is only illegal). Deterministic;
+        a signature inside the id survives where the provider takes ids of any length."""
+        digest = sha256(f"{use}\0{call_id}".encode("utf-8", "surrogatepass"))
+        if self.exactly is not None:
+            number = int.from_bytes(digest.digest()[:16], "big")
+            characters = []
+            for _ in range(self.exactly):
+                number, rest = divmod(number, len(_ALNUM))
+                characters.append(_ALNUM[rest])
+            return "".join(characters)
+        name, mark, signature = call_id.partition(_SIGNATURE)
+        if self.at_most is not None:
+            mark = signature = ""
+        if self.alphabet:
+            name = re.sub(f"[^{self.alphabet}]", "_", name)
+        suffix = "_" + digest.hexdigest()[:8]
+        room = (self.at_most or 64) - len(suffix)
+        return (name[:room] or "call") + suffix + mark + signature
+
+
+@lru_cache(maxsize=64)
+def _pattern(rule: IdRule) -> re.Pattern[str]:
+    length = f"{{{rule.exactly}}}" if rule.exactly else f"{{1,{rule.at_most or ''}}}"
+    return re.compile(f"[{rule.alphabet}]{length}" if rule.alphabet else f"(?s:.{length})")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One provider's row.
+
+    ids              which tool call ids it takes
+    system_anywhere  a system message in the middle of the conversation stays in its place
+    user_after_tool  a user message may stand directly behind a tool result
+    alternates       two user messages may not follow one another
+    """
+
+    ids: IdRule = IdRule()
+    system_anywhere: bool = False
+    user_after_tool: bool = True
+    alternates: bool = False
+
+
+_OPENAI = Dialect(ids=IdRule(at_most=40), system_anywhere=True)
+_ANTHROPIC = Dialect(ids=IdRule(alphabet="a-zA-Z0-9_-", at_most=64))
+
+DIALECTS: dict[str, Dialect] = {
+    # "string too long. Expected a string with maximum length 40"; system messages stay in place.
+    "openai": _OPENAI,
+    "azure": _OPENAI,
+    "custom_openai": _OPENAI,
+    "deepseek": _OPENAI,  # documents OpenAI's rules
+    "xai": _OPENAI,
+    # tool_use ids "should match pattern '^[a-zA-Z0-9_-]+$'"; LiteLLM hoists or rewords a late system message.
+    "anthropic": _ANTHROPIC,
+    # Converse API reference, ToolUseBlock.toolUseId: 1-64 of [a-zA-Z0-9_.:-].
+    "bedrock": Dialect(ids=IdRule(alphabet="a-zA-Z0-9_.:-", at_most=64)),
+    # System text is hoisted into system_instruction; ids are LiteLLM's own and may carry a signature.
+    "gemini": Dialect(),
+    "vertex_ai": Dialect(),
+    # "must be a-z, A-Z, 0-9, with a length of 9"; "Unexpected role 'user' after role 'tool'".
+    "mistral": Dialect(ids=IdRule(alphabet="a-zA-Z0-9", exactly=9), user_after_tool=False),
+    # The chat template decides: Qwen's refuses a late system message, Gemma's wants user/assistant in turn.
+    "hosted_vllm": Dialect(alternates=True),
+}
+ALIASES = {
+    "openai_like": "openai",
+    "azure_text": "azure",
+    "bedrock_converse": "bedrock",
+    "vertex_ai_beta": "vertex_ai",
+    "vllm": "hosted_vllm",
+    "codestral": "mistral",
+}
+UNKNOWN = Dialect()
+"""A provider without a row: ids must be unique and that is all; no system message of ours."""
+
+
+def dialect_of(provider: str) -> Dialect:
+    """The row of a provider as LiteLLM names it; UNKNOWN for any other name."""
+    return DIALECTS.get(ALIASES.get(provider, provider), UNKNOWN)
+
+
+def strictest(dialects: Iterable[Dialect]) -> Dialect:
+    """One dialect that satisfies all given ones: a model group whose deployments and fallbacks differ."""
+    rows = list(dict.fromkeys(dialects))
+    if not rows:
+        return UNKNOWN
+    result = rows[0]
+    for row in rows[1:]:
+        result = replace(
+            result,
+            ids=_strictest_ids(result.ids, row.ids),
+            system_anywhere=result.system_anywhere and row.system_anywhere,
+            user_after_tool=result.user_after_tool and row.user_after_tool,
+            alternates=result.alternates or row.alternates,
+        )
+    return result
+
+
+def _strictest_ids(a: IdRule, b: IdRule) -> IdRule:
+    if a.exactly or b.exactly:
+        return a if a.exactly else b
+    alphabets = sorted((x.alphabet for x in (a, b) if x.alphabet), key=len)  # each longer one contains the shorter
+    lengths = [x.at_most for x in (a, b) if x.at_most]
+    return IdRule(alphabet=alphabets[0] if alphabets else "", at_most=min(lengths) if lengths else None)

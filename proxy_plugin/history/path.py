@@ -1,0 +1,134 @@
+"""A request's history, read: wire list, neutral messages, node ids.
+
+Reading is linear. With a `Memo` of the conversation's previous request, only what differs from it is
+parsed and hashed again; what is alike is found by comparing the bytes of each wire item, never by
+identity, so that a client object that was changed in place is noticed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from proxy_plugin.history.model import ROOT, Message, dump, lead_length, node_id
+from proxy_plugin.history.wire import CODECS
+
+if TYPE_CHECKING:
+    from proxy_plugin.history.rewrite import Closed
+
+_MEMO_KEY = "litellm-session-plugin"
+
+
+class Memo:
+    """What the previous request of a conversation left for the next one. Saves time, changes no answer."""
+
+    __slots__ = ("api", "closed", "dumps", "messages", "node_ids")
+
+    def __init__(self) -> None:
+        self.api = ""
+        self.dumps: list[bytes] = []
+        self.messages: list[Message] = []
+        self.node_ids: list[str] = []
+        self.closed: Closed | None = None
+
+    @classmethod
+    def of(cls, holder: Any) -> Memo | None:
+        """The memo kept in a plain dict (the public form), or None."""
+        if isinstance(holder, cls) or not isinstance(holder, dict):
+            return holder if isinstance(holder, cls) else None
+        memo = holder.get(_MEMO_KEY)
+        if not isinstance(memo, cls):
+            memo = holder[_MEMO_KEY] = cls()
+        return memo
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.dumps))
+
+
+class Path:
+    """A history as read from one request.
+
+    wire      the list as it came                 dumps     orjson bytes of each wire item
+    messages  neutral messages                    lead      how many of them are leading system text
+    alike     wire items equal to the memo's previous request
+    settled   messages taken over from the memo, those of its closed part
+    size      bytes of the orjson dump of the whole list"""
+
+    __slots__ = ("_alike_ids", "_node_ids", "alike", "api", "codec", "dumps", "lead", "messages", "settled", "size", "wire")
+
+    def __init__(self, wire: list[Any], api: str, memo: Memo | None) -> None:
+        self.wire = wire
+        self.api = api
+        self.codec = CODECS[api]
+        try:
+            self.dumps = [orjson.dumps(item) for item in wire]
+        except (TypeError, ValueError, RecursionError):
+            self.dumps = [dump(item) for item in wire]
+        self.size = sum(map(len, self.dumps)) + max(len(wire) - 1, 0) + 2
+        self.alike = _alike(self.dumps, memo.dumps) if memo is not None and memo.api == api else 0
+        self._alike_ids: list[str] = []
+        self._node_ids: list[str] | None = None
+        self.messages: list[Message] = []
+        self.settled = 0
+        if memo is not None and self.alike:
+            self._alike_ids = memo.node_ids[: bisect_left(memo.messages, self.alike, key=_wire_index)]
+            closed = memo.closed
+            if closed is not None and closed.wire_start <= self.alike:
+                self.settled = closed.start
+                self.messages = memo.messages[: closed.start] + self.codec.parse(wire, closed.wire_start)
+        if not self.settled:
+            self.messages = self.codec.parse(wire, 0)
+        self.lead = lead_length(self.messages)
+
+    def parse_again(self) -> None:
+        """Forgets messages taken over from a memo: their contents may be objects that have changed since."""
+        self.settled = 0
+        self.messages = self.codec.parse(self.wire, 0)
+
+    def weight(self, index: int) -> int:
+        """Bytes that the message takes on the wire, a comma included."""
+        return len(self.dumps[_wire_index(self.messages[index])]) + 1
+
+    def wire_start(self, index: int) -> int | None:
+        """The wire item that begins with message `index`; None if it begins inside one."""
+        if index == len(self.messages):
+            return len(self.wire)
+        at = _wire_index(self.messages[index])
+        return at if index == 0 or _wire_index(self.messages[index - 1]) < at else None
+
+    @property
+    def node_ids(self) -> Sequence[str]:
+        """Node id of each message, "" for the leading system text, which is no node of the tree."""
+        if self._node_ids is None:
+            ids = self._alike_ids
+            parent = ids[-1] if ids else ROOT
+            for message in self.messages[len(ids) :]:
+                if len(ids) < self.lead:
+                    ids.append("")
+                else:
+                    parent = node_id(parent, message)
+                    ids.append(parent)
+            self._node_ids = ids
+        return self._node_ids
+
+    def remember(self, memo: Memo) -> None:
+        memo.api = self.api
+        memo.dumps = self.dumps
+        memo.messages = self.messages
+        memo.node_ids = list(self.node_ids)
+
+
+def _wire_index(message: Message) -> int:
+    source = message.source
+    return source if isinstance(source, int) else source[0]
+
+
+def _alike(new: list[bytes], old: list[bytes]) -> int:
+    shared = min(len(new), len(old))
+    if new[:shared] == old[:shared]:
+        return shared
+    return next(index for index in range(shared) if new[index] != old[index])

@@ -1,0 +1,43 @@
+"""What one rewriting did, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Counts of one rewritten history. Bytes are those of the orjson dump of the list.
+
+    subtasks_collapsed     completed subtasks whose tool rounds this history carries as a summary
+    tool_messages_cleared  tool messages that those summaries stand for
+    ids_renamed            calls whose id was changed (reused, missing, or refused by the target)
+    results_added          neutral results for calls that nothing answered
+    results_moved          results brought back behind their call
+    orphans_moved          results without a call, turned into a note in a user message
+    orphans_dropped        results without a call whose text stands there already
+    turns_closed           short assistant messages put in where the target needs one
+    """
+
+    subtasks_collapsed: int = 0
+    tool_messages_cleared: int = 0
+    ids_renamed: int = 0
+    results_added: int = 0
+    results_moved: int = 0
+    orphans_moved: int = 0
+    orphans_dropped: int = 0
+    turns_closed: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    REPAIRS: ClassVar[tuple[str, ...]] = ("ids_renamed", "results_added", "results_moved", "orphans_moved", "orphans_dropped", "turns_closed")
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """Kind of repair -> how many; the label values of `proxy_plugin_repairs_total`."""
+        return {kind: getattr(self, kind) for kind in self.REPAIRS}
+
+    @property
+    def repaired(self) -> int:
+        return sum(self.repairs.values())

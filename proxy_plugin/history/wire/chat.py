@@ -1,0 +1,79 @@
+"""Chat completions: one wire message is one neutral message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from proxy_plugin.history.model import ASSISTANT, OTHER, SYSTEM, TOOL, USER, Call, Message
+from proxy_plugin.history.plan import Edit, Plan
+
+_ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT, "tool": TOOL}
+
+
+def parse(wire: Sequence[Any], start: int = 0) -> list[Message]:
+    """Neutral messages of wire[start:], one each; what is not understood becomes OTHER and passes."""
+    messages = []
+    for index in range(start, len(wire)):
+        item = wire[index]
+        role = item.get("role")
+        role = _ROLES.get(role, OTHER) if isinstance(role, str) else OTHER
+        calls: tuple[Call, ...] = ()
+        answers = None
+        if role is ASSISTANT:
+            raw = item.get("tool_calls")
+            if raw and isinstance(raw, list):
+                calls = tuple([_call(entry) for entry in raw])
+        elif role is TOOL:
+            answers = _usable_id(item.get("tool_call_id"))
+        name = item.get("name") if role is USER or role is SYSTEM else None
+        messages.append(
+            Message(role, item.get("content"), calls, answers, name if isinstance(name, str) else None, False, index)
+        )
+    return messages
+
+
+def _usable_id(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _call(entry: Any) -> Call:
+    if not isinstance(entry, dict):
+        return Call(None, "", "")
+    function = entry.get("function")
+    if not isinstance(function, dict):
+        custom = entry.get("custom")  # a custom tool: free text instead of JSON arguments
+        function = {"name": custom.get("name"), "arguments": custom.get("input")} if isinstance(custom, dict) else {}
+    name, arguments = function.get("name"), function.get("arguments")
+    return Call(
+        _usable_id(entry.get("id")),
+        name if isinstance(name, str) else "",
+        arguments if isinstance(arguments, str) else "",
+    )
+
+
+def render(wire: Sequence[Any], messages: Sequence[Message], plan: Plan) -> list[Any]:
+    """The wire list that the plan describes; untouched messages are the objects of `wire`."""
+    return [wire[step] if type(step) is int else _edited(wire, step) for step in plan]  # type: ignore[arg-type]
+
+
+def _edited(wire: Sequence[Any], edit: Edit) -> dict[str, Any]:
+    item = _own(edit.added) if edit.added is not None else dict(wire[edit.source])  # type: ignore[index]
+    if edit.call_ids is not None:
+        item["tool_calls"] = [
+            {**call, "id": new} if isinstance(call, dict) else call
+            for call, new in zip(item["tool_calls"], edit.call_ids, strict=True)
+        ]
+    if edit.answers is not None:
+        item["tool_call_id"] = edit.answers
+    if edit.summary is not None:
+        content = item["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+        item["content"] = [*blocks, {"type": "text", "text": edit.summary}]
+    return item
+
+
+def _own(message: Message) -> dict[str, Any]:
+    if message.role == TOOL:
+        return {"role": "tool", "tool_call_id": message.answers, "content": message.content}
+    return {"role": message.role, "content": message.content}

@@ -1,0 +1,91 @@
+"""Names of all keys in Redis. The one place that knows them.
+
+    pp:1:{<tag>}:<slot>:<part>     a session; slot is "s", or the n of a `<family>.<n>` session
+    pp:1:{<tag>}:<part>[:…]        what the sessions of one family share
+    pp:1:{<tenant>}:sessions       index: session id -> last activity
+    pp:1:tenants                   index: tenant -> last activity
+
+All keys of a session, and of a family, share the hash tag and so a cluster slot. Everything between the
+colons is a hash, a number or a word of this file: no text of a user. "1" is the layout's version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from proxy_plugin.sessions.identity import Address
+
+PREFIX = "pp:1:"
+TENANTS = PREFIX + "tenants"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
+    """The keys of one session.
+
+    meta       hash    created, last, cur (current branch), head, messages, agent, and the numbers of
+                       branches, subtasks and requests so far
+    nodes      hash    node id -> head of the node (see tree.py)
+    bodies     hash    node id -> body of the node
+    leads      hash    lead id -> leading system and developer messages
+    branches   hash    branch name -> head of the branch
+    tips       hash    node id -> name of the branch whose newest node it is
+    subtasks   hash    field of a subtask -> how it began; the field + ":end" -> how it ended
+    snapshots  zset    snapshot (JSON) by when it expires
+    marks      zset    node id + explicit subtask id by when it was set
+    agents     list    switches of the agent (JSON), oldest first
+    links      set     the family's `first` and `token` keys that lead to this session
+    tomb       string  there for a minute after a deletion
+    """
+
+    meta: str
+    nodes: str
+    bodies: str
+    leads: str
+    branches: str
+    tips: str
+    subtasks: str
+    snapshots: str
+    marks: str
+    agents: str
+    links: str
+    tomb: str
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """All of them that hold data, in the order in which the scripts take them."""
+        return (
+            self.meta, self.nodes, self.bodies, self.leads, self.branches, self.tips,
+            self.subtasks, self.snapshots, self.marks, self.agents, self.links,
+        )  # fmt: skip
+
+
+def of_session(address: Address) -> SessionKeys:
+    """Needs an address whose session id is known."""
+    base = f"{PREFIX}{{{address.tag}}}:{address.number or 's'}:"
+    return SessionKeys(*(base + part for part in SessionKeys.__slots__))
+
+
+def counter(address: Address) -> str:
+    """The last n given out in a family."""
+    return f"{PREFIX}{{{address.tag}}}:count"
+
+
+def first(address: Address, reply: str) -> str:
+    """Leads from a conversation's first reply to its n."""
+    return f"{PREFIX}{{{address.tag}}}:first:{reply}"
+
+
+def token(address: Address, value: str) -> str:
+    """Leads from the request that opened a conversation to its n."""
+    return f"{PREFIX}{{{address.tag}}}:token:{value}"
+
+
+def index(tenant: str) -> str:
+    return f"{PREFIX}{{{tenant}}}:sessions"
+
+
+def subtask_field(subtask_id: str) -> str:
+    """Field of an explicit subtask: its id is the client's text, so only its hash is used."""
+    return "x-" + sha256(subtask_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,0 +1,297 @@
+"""The store as the request path sees it: it never raises, and never holds a request longer than the deadline.
+
+The deadline bounds the waiting, not the write. A commit that is late goes on behind the caller's back; one
+that failed is kept, and all that is kept is written as soon as the store answers again. Both are bounded in
+bytes and number: where it gets too much the oldest go, and the next request of their session, which carries
+the whole history, brings them back. Since each commit holds its whole path, a newer one of the same path
+stands for the older.
+
+While the store is down a circuit breaker answers at once; one commit a second is let through to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable
+from dataclasses import replace
+from time import perf_counter
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+
+from proxy_plugin import events
+from proxy_plugin.events import Emit, PassedThrough, StoreCalled
+from proxy_plugin.sessions.breaker import Breaker
+from proxy_plugin.sessions.connection import is_transient, kind_of
+from proxy_plugin.sessions.identity import Address
+from proxy_plugin.sessions.store import SessionStore
+from proxy_plugin.sessions.tree import (
+    Branch,
+    Commit,
+    Committed,
+    History,
+    Page,
+    SessionInfo,
+    Snapshot,
+    StoredNode,
+    Subtask,
+)
+from proxy_plugin.settings import Settings
+
+T = TypeVar("T")
+
+READ_SECONDS = 10.0
+MAX_LATE = 64
+MAX_KEPT = 10_000
+_OVERHEAD_BYTES = 1_000
+_log = logging.getLogger("proxy_plugin")
+
+
+class StoreUnavailable(Exception):
+    """A read that the store did not answer."""
+
+
+class _StillDown(Exception):
+    pass
+
+
+_FLUSH = AsyncRetrying(
+    retry=retry_if_exception_type(_StillDown), wait=wait_exponential(multiplier=0.1, max=2)
+)
+"""When the commits that are kept are tried again; the breaker says whether one may be."""
+
+
+class GuardedStore:
+    def __init__(self, store: SessionStore, settings: Settings, emit: Emit = events.ignore) -> None:
+        self._store = store
+        self._emit = emit
+        self._deadline = settings.deadlines.store_ms / 1000
+        self._limit_bytes = settings.store.backlog_bytes
+        self._breaker = Breaker(settings.store.breaker_failures, settings.store.breaker_reset_ms / 1000)
+        self._backlog = Backlog(self._limit_bytes, MAX_KEPT)
+        self._running: set[asyncio.Task[tuple[Committed | None, Exception | None]]] = set()
+        self._late: dict[asyncio.Task[tuple[Committed | None, Exception | None]], int] = {}
+        self._flushing: asyncio.Task[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Commits that are not in the store yet: late ones and kept ones."""
+        return len(self._late) + len(self._backlog)
+
+    @property
+    def answering(self) -> bool:
+        """Whether the store answered lately."""
+        return self._breaker.closed
+
+    async def commit(self, commit: Commit) -> Committed | None:
+        """Stores the path; None where that is not known after the deadline. Never raises."""
+        if not self._breaker.allow():
+            self._keep(commit)
+            self._emit(PassedThrough("store_down"))
+            return None
+        started = perf_counter()
+        task = asyncio.get_running_loop().create_task(self._write(commit))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait({task}, timeout=self._deadline)
+        operation, seconds = f"commit_{commit.kind}", perf_counter() - started
+        if not task.done():
+            self._breaker.failure()
+            self._let_run(task, commit)
+            self._emit(StoreCalled(operation, seconds, "timeout"))
+            self._emit(PassedThrough("store_timeout"))
+            return None
+        if task.cancelled():  # the store is being closed
+            return None
+        committed, error = task.result()
+        if error is not None:
+            self._emit(StoreCalled(operation, seconds, kind_of(error)))
+            self._emit(PassedThrough("store_down"))
+            return None
+        self._breaker.success()
+        self._emit(StoreCalled(operation, seconds))
+        return committed
+
+    async def _write(self, commit: Commit) -> tuple[Committed | None, Exception | None]:
+        """Runs the commit; what failed and may succeed later is kept, also when nobody waits any more."""
+        try:
+            return await self._store.commit(commit), None
+        except Exception as error:
+            if is_transient(error):
+                self._breaker.failure()
+                self._keep(commit)
+            else:
+                _log.warning("a conversation is not stored: %s", kind_of(error), exc_info=error)
+            return None, error
+
+    def _let_run(self, task: asyncio.Task[tuple[Committed | None, Exception | None]], commit: Commit) -> None:
+        """Lets a late commit go on, or keeps it for later where too many do already."""
+        cost = _cost(commit)
+        if len(self._late) >= MAX_LATE or sum(self._late.values()) + cost > self._limit_bytes:
+            task.cancel()
+            self._keep(commit)
+            return
+        self._late[task] = cost
+        task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[tuple[Committed | None, Exception | None]]) -> None:
+        self._late.pop(task, None)
+        # A late answer is no reason to wait for the next one, unless the store was taken for dead.
+        if not task.cancelled() and task.result()[1] is None and not self._breaker.closed:
+            self._breaker.success()
+
+    def _keep(self, commit: Commit) -> None:
+        self._backlog.add(commit)
+        self._start_flushing()
+
+    def _start_flushing(self) -> None:
+        if self._backlog and (self._flushing is None or self._flushing.done()):
+            self._flushing = asyncio.get_running_loop().create_task(_FLUSH.copy()(self._flush))
+
+    async def _flush(self) -> None:
+        while (commit := self._backlog.oldest()) is not None:
+            if not self._breaker.allow():
+                raise _StillDown
+            started = perf_counter()
+            try:
+                await self._store.commit(commit)
+            except Exception as error:
+                self._emit(StoreCalled("background", perf_counter() - started, kind_of(error)))
+                if is_transient(error):
+                    self._breaker.failure()
+                    raise _StillDown from None
+                _log.warning("a conversation is not stored: %s", kind_of(error), exc_info=error)
+            else:
+                self._breaker.success()
+                self._emit(StoreCalled("background", perf_counter() - started))
+            self._backlog.remove(commit)
+
+    async def close(self, timeout: float) -> None:
+        """Writes what is pending, for at most `timeout` seconds. The store can be used again afterwards."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._running or self._backlog:
+                    self._start_flushing()
+                    waiting = {*self._running, *({self._flushing} if self._flushing else ())}
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                await self._store.close()
+        except Exception as error:
+            _log.warning("%d commits are not stored: %s", self.pending, kind_of(error))
+        if self._flushing is not None:
+            self._flushing.cancel()
+        for task in tuple(self._running):
+            task.cancel()
+
+    # ---- reading: not on the request path
+
+    async def session(self, address: Address) -> SessionInfo | None:
+        return await self._read(self._store.session(address))
+
+    async def history(
+        self, address: Address, *, branch: str | None = None, node: str | None = None
+    ) -> History | None:
+        return await self._read(self._store.history(address, branch=branch, node=node))
+
+    async def node(self, address: Address, ref: str) -> StoredNode | None:
+        return await self._read(self._store.node(address, ref))
+
+    async def sessions(
+        self, tenant: str | None, *, limit: int = 50, cursor: str | None = None, offset: int = 0
+    ) -> Page:
+        return await self._read(self._store.sessions(tenant, limit=limit, cursor=cursor, offset=offset))
+
+    async def owners(self, session_id: str) -> list[SessionInfo]:
+        return await self._read(self._store.owners(session_id))
+
+    async def branches(self, address: Address) -> tuple[Branch, ...]:
+        return await self._read(self._store.branches(address))
+
+    async def subtasks(self, address: Address) -> tuple[Subtask, ...]:
+        return await self._read(self._store.subtasks(address))
+
+    async def snapshots(self, address: Address) -> tuple[Snapshot, ...]:
+        return await self._read(self._store.snapshots(address))
+
+    async def delete(self, address: Address) -> bool:
+        return await self._read(self._store.delete(address))
+
+    async def ping(self) -> None:
+        await self._read(self._store.ping())
+
+    async def _read(self, answer: Awaitable[T]) -> T:
+        """Raises StoreUnavailable where the store does not answer within READ_SECONDS."""
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                result = await answer
+        except Exception as error:
+            self._emit(StoreCalled("read", perf_counter() - started, kind_of(error)))
+            if is_transient(error) or isinstance(error, TimeoutError):
+                raise StoreUnavailable(kind_of(error)) from error
+            raise
+        self._emit(StoreCalled("read", perf_counter() - started))
+        return result
+
+
+class Backlog:
+    """Commits that wait for the store, oldest first; a newer one of the same path takes in the older."""
+
+    def __init__(self, limit_bytes: int, limit_count: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._limit_count = limit_count
+        self._bytes = 0
+        self._commits: OrderedDict[int, Commit] = OrderedDict()
+        self._of_tag: dict[str, list[Commit]] = {}
+
+    def __len__(self) -> int:
+        return len(self._commits)
+
+    def add(self, commit: Commit) -> None:
+        for other in tuple(self._of_tag.get(commit.address.tag, ())):
+            if _extends(other, commit):
+                return
+            if _extends(commit, other):
+                commit = _merged(other, commit)
+                self.remove(other)
+        self._commits[id(commit)] = commit
+        self._of_tag.setdefault(commit.address.tag, []).append(commit)
+        self._bytes += _cost(commit)
+        while self._commits and (self._bytes > self._limit_bytes or len(self._commits) > self._limit_count):
+            self.remove(next(iter(self._commits.values())))
+
+    def oldest(self) -> Commit | None:
+        return next(iter(self._commits.values()), None)
+
+    def remove(self, commit: Commit) -> None:
+        """No error where a newer one has taken its place."""
+        if self._commits.pop(id(commit), None) is None:
+            return
+        self._bytes -= _cost(commit)
+        same_tag = self._of_tag[commit.address.tag]
+        same_tag[:] = [other for other in same_tag if other is not commit]
+        if not same_tag:
+            del self._of_tag[commit.address.tag]
+
+
+def _cost(commit: Commit) -> int:
+    """Bytes of memory that a commit holds, about."""
+    return commit.size_bytes + _OVERHEAD_BYTES
+
+
+def _extends(newer: Commit, older: Commit) -> bool:
+    """Whether `newer` holds everything that `older` does: an id names its whole path."""
+    if not older.ids or len(newer.ids) < len(older.ids) or newer.ids[len(older.ids) - 1] != older.ids[-1]:
+        return False
+    if (newer.address.tenant, newer.address.tag) != (older.address.tenant, older.address.tag):
+        return False
+    if newer.address.session_id != older.address.session_id:
+        return False
+    # Two conversations that only begin alike are two sessions until their first reply tells them apart.
+    return not older.address.implicit or newer.token == older.token or older.first_reply is not None
+
+
+def _merged(older: Commit, newer: Commit) -> Commit:
+    """The newer one, counted as the request that the older one was."""
+    return replace(newer, kind="request") if older.kind == "request" else newer

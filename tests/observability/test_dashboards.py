@@ -1,0 +1,443 @@
+"""The dashboards against the registry, by themselves, and against a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy_plugin.events import (
+    Event,
+    PassedThrough,
+    RequestHandled,
+    SnapshotCreated,
+    SnapshotRestored,
+    SnapshotRestoreFailed,
+    StoreCalled,
+)
+from proxy_plugin.history.report import Report
+from proxy_plugin.metrics import ENDPOINTS, OPERATIONS, OUTCOMES, PASSTHROUGH_REASONS, Metrics
+from tests.binaries import require_binary
+
+GRAFANA = Path(__file__).parents[2] / "grafana"
+FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+BUILT_IN = {"__rate_interval", "__range"}
+LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+), *(?P<label>\w+)\)")
+
+Json = dict[str, Any]
+Labels = dict[str, str]
+
+
+def load(file: Path) -> Json:
+    dashboard: Json = json.loads(file.read_text(encoding="utf-8"))
+    return dashboard
+
+
+DASHBOARDS = [pytest.param(load(file), id=file.stem) for file in FILES]
+each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS)
+
+
+def panels(dashboard: Json) -> list[Json]:
+    """All panels, those inside collapsed rows too."""
+    return [inner for panel in dashboard["panels"] for inner in (panel, *panel.get("panels", ()))]
+
+
+def queries(dashboard: Json) -> list[str]:
+    """The expressions of all panels."""
+    return [target["expr"] for panel in panels(dashboard) for target in panel.get("targets", ())]
+
+
+def selectors(dashboard: Json) -> list[tuple[str, str]]:
+    """(series selector, label) of every variable that asks Prometheus."""
+    asked = [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    return [(match["selector"], match["label"]) for query in asked if (match := LABEL_VALUES.fullmatch(query))]
+
+
+def exported() -> dict[str, list[Labels]]:
+    """Sample name -> the label sets that are there before the first request."""
+    found: dict[str, list[Labels]] = {}
+    body, _ = Metrics(CollectorRegistry()).exposition()
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample.labels)
+    return found
+
+
+def faults(expression: str, series: dict[str, list[Labels]]) -> list[str]:
+    """What an expression asks for that no scrape would find: a name, a label or a label's value."""
+    wrong = []
+    grouping = r"\bby \(([^)]*)\)"
+    named = re.findall(r"proxy_plugin_\w+", expression)
+    known = {label for name in named for labels in series.get(name, ()) for label in labels}
+    for labels in re.findall(grouping, expression):
+        wrong += [f"by ({label})" for label in labels.split(", ") if label not in known]
+    expression = re.sub(grouping, "", expression)
+    for name, matchers in re.findall(r"([a-zA-Z_:][\w:]*)\s*(?:\{([^}]*)\}|(?=\[|$|,|\)))", expression):
+        if name not in series:
+            wrong.append(name)
+            continue
+        for label, operator, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers):
+            values = {labels[label] for labels in series[name] if label in labels}
+            if label == "instance" or (value.startswith("$") and values):
+                continue  # set by Prometheus; or chosen from its own answers
+            wanted = value.split("|") if operator.endswith("~") else [value]
+            wrong += [f"{name}{{{label}={one}}}" for one in wanted if one not in values]
+    return wrong
+
+
+def test_there_is_an_overview() -> None:
+    assert "overview.json" in [file.name for file in FILES]
+
+
+@each_dashboard
+def test_every_expression_asks_for_what_is_exported(dashboard: Json) -> None:
+    series = exported()
+    asked = queries(dashboard) + [selector for selector, _ in selectors(dashboard)]
+    assert asked
+    assert all("proxy_plugin_" in expression for expression in asked)
+    assert [fault for expression in asked for fault in faults(expression, series)] == []
+
+
+@each_dashboard
+def test_a_renamed_metric_would_be_noticed(dashboard: Json) -> None:
+    series = exported()
+    used = {name for query in queries(dashboard) for name in re.findall(r"proxy_plugin_\w+", query)}
+    for name in used:
+        without = {other: labels for other, labels in series.items() if other != name}
+        assert any(name in faults(query, without) for query in queries(dashboard)), name
+
+
+@pytest.mark.parametrize(
+    ("expression", "fault"),
+    [
+        ("rate(proxy_plugin_request_total[1m])", "proxy_plugin_request_total"),
+        ("sum(proxy_plugin_rewrite_seconds)", "proxy_plugin_rewrite_seconds"),
+        ('proxy_plugin_history_bytes_total{stage="send"}', "proxy_plugin_history_bytes_total{stage=send}"),
+        ('rate(proxy_plugin_repairs_total{reason=~"$x"}[1m])', "proxy_plugin_repairs_total{reason=$x}"),
+        ("sum by (outcomes) (proxy_plugin_requests_total)", "by (outcomes)"),
+        ("sum(litellm_requests_total)", "litellm_requests_total"),
+    ],
+)
+def test_a_wrong_name_label_or_value_is_found(expression: str, fault: str) -> None:
+    assert faults(expression, exported()) == [fault]
+
+
+def test_every_metric_has_a_place_on_a_dashboard() -> None:
+    shown = " ".join(query for file in FILES for query in queries(load(file)))
+    families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exported()}
+    families -= {name for name in families if f"{name}_total" in families}  # of a counter's creation time
+    assert [name for name in families if name not in shown] == []
+
+
+@each_dashboard
+def test_ids_are_unique(dashboard: Json) -> None:
+    counted = Counter(panel["id"] for panel in panels(dashboard))
+    assert [number for number, times in counted.items() if times > 1] == []
+    assert [load(file)["uid"] for file in FILES].count(dashboard["uid"]) == 1
+    for panel in panels(dashboard):
+        references = [target["refId"] for target in panel.get("targets", ())]
+        assert len(set(references)) == len(references) and all(references), panel["title"]
+
+
+@each_dashboard
+def test_panels_do_not_overlap_and_fit(dashboard: Json) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        for cell in product(range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])):
+            assert cell not in taken, f"{panel['title']} covers {taken.get(cell)}"
+            taken[cell] = panel["title"]
+    assert {x for x, _ in taken} == set(range(24))
+
+
+@each_dashboard
+def test_the_datasource_is_the_variable_everywhere(dashboard: Json) -> None:
+    def named(value: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            if "datasource" in value:
+                yield value["datasource"]
+            for inner in value.values():
+                yield from named(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from named(inner)
+
+    assert all(source == DATASOURCE for source in named(dashboard))
+    for panel in panels(dashboard):
+        if panel["type"] != "row":
+            assert panel["datasource"] == DATASOURCE
+            assert panel["targets"] and all(target["datasource"] == DATASOURCE for target in panel["targets"])
+    first, *others = dashboard["templating"]["list"]
+    assert (first["name"], first["type"], first["query"]) == ("datasource", "datasource", "prometheus")
+    assert all(variable["datasource"] == DATASOURCE for variable in others)
+
+
+@each_dashboard
+def test_import_and_provisioning_need_no_edit(dashboard: Json) -> None:
+    assert dashboard["id"] is None and dashboard["uid"] and dashboard["title"]
+    assert not {"__inputs", "__requires", "__elements"} & set(dashboard)
+    assert 39 <= dashboard["schemaVersion"] <= 41, "of another Grafana than 11"
+
+
+@each_dashboard
+def test_every_variable_is_defined_used_and_asks_in_a_known_form(dashboard: Json) -> None:
+    variables = dashboard["templating"]["list"]
+    names = [variable["name"] for variable in variables]
+    text = json.dumps(dashboard)
+    used = set(re.findall(r"\$\{?(\w+)", text)) - BUILT_IN - {"__all"}
+    assert used == set(names)
+    assert names.count("instance") == 1
+    assert len(selectors(dashboard)) == len(names) - 1
+    for query in queries(dashboard):
+        wanted = len(re.findall(r"proxy_plugin_\w+", query))
+        assert query.count('instance=~"$instance"') == wanted, f"not filtered by instance: {query}"
+
+
+@each_dashboard
+def test_every_panel_says_what_it_shows(dashboard: Json) -> None:
+    titles = [panel["title"] for panel in panels(dashboard)]
+    assert len(set(titles)) == len(titles) and all(titles)
+    for panel in panels(dashboard):
+        if panel["type"] != "row":
+            assert len(panel["description"]) > 40, panel["title"]
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+            steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            limits = [step["value"] for step in steps]
+            assert limits[0] is None and limits[1:] == sorted(limits[1:]), panel["title"]
+
+
+def test_provisioning_files_name_a_prometheus_and_a_folder_of_dashboards() -> None:
+    def read(kind: str) -> list[Json]:
+        files = sorted((GRAFANA / "provisioning" / kind).glob("*.yml"))
+        contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+        assert contents and all(content["apiVersion"] == 1 for content in contents)
+        key = "providers" if kind == "dashboards" else kind
+        return [entry for content in contents for entry in content[key]]
+
+    sources = read("datasources")
+    assert [source["type"] for source in sources if source["isDefault"]] == [DATASOURCE["type"]]
+    assert all(source["name"] and source["access"] == "proxy" and source["url"] for source in sources)
+    providers = read("dashboards")
+    assert all(provider["type"] == "file" and provider["options"]["path"] for provider in providers)
+
+
+# --- against a real Prometheus
+
+
+def traffic() -> list[Event]:
+    """At least one event of every kind, label and value."""
+    repaired = Report(**dict.fromkeys(Report.REPAIRS, 1), bytes_before=3000, bytes_after=2400)
+    collapsed = Report(subtasks_collapsed=2, tool_messages_cleared=6, bytes_before=60_000, bytes_after=20_000)
+    reports = {"rewritten": (repaired, collapsed), "audited": (collapsed,)}
+    plain = (Report(bytes_before=2000, bytes_after=2000),)
+    return [
+        *(
+            RequestHandled(endpoint, outcome, report, 0.002)
+            for endpoint, outcome in product(ENDPOINTS, OUTCOMES)
+            for report in reports.get(outcome, plain)
+        ),
+        *(PassedThrough(reason) for reason in PASSTHROUGH_REASONS),
+        *(StoreCalled(name, 0.003, error) for name, error in product(OPERATIONS, (None, "timeout"))),
+        SnapshotCreated(20_000),
+        SnapshotRestored(),
+        SnapshotRestoreFailed(),
+    ]
+
+
+class Plugin(ThreadingHTTPServer):
+    """Serves the exposition as the proxy would, and tells when it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.metrics = Metrics(CollectorRegistry())
+        self.asked = threading.Condition()
+        plugin = self
+
+        class Scrape(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with plugin.asked:
+                    body, content_type = plugin.metrics.exposition()
+                    plugin.asked.notify_all()
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Scrape)
+        self.instance = f"127.0.0.1:{self.server_port}"
+
+    def observe(self, events: list[Event]) -> None:
+        """Counts all events between two scrapes."""
+        with self.asked:
+            for event in events:
+                self.metrics.observe(event)
+
+    def wait_for_scrape(self) -> None:
+        with self.asked:
+            self.asked.wait(timeout=1)
+
+
+class Prometheus:
+    """A running Prometheus, asked through its HTTP API."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The `data` of an answer; AssertionError with Prometheus' own words if it refuses."""
+        try:
+            with self._open(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{parameters}: {error.read().decode(errors='replace')}") from None
+
+    def query(self, expression: str, **parameters: str) -> list[tuple[Labels, float]]:
+        data = self.get("/api/v1/query", query=expression, **parameters)
+        assert data["resultType"] == "vector", expression
+        return [(one["metric"], float(one["value"][1])) for one in data["result"]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, str]]:
+    """A Prometheus that scraped before and after the traffic, and the instance it scraped."""
+    binary = require_binary("prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    plugin = Plugin()
+    job = {"job_name": "litellm", "static_configs": [{"targets": [plugin.instance]}]}
+    scrape = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump({"global": scrape, "scrape_configs": [job]}))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        binary,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    threading.Thread(target=plugin.serve_forever, daemon=True).start()
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        prometheus = Prometheus(f"http://{address}")
+
+        def until(expression: str, holds: Callable[[float], bool]) -> None:
+            """Asks after every scrape until the one value of an expression is as it should be."""
+            end = time.monotonic() + 60
+            while True:
+                assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
+                plugin.wait_for_scrape()
+                try:
+                    answer = prometheus.query(expression)
+                except (OSError, AssertionError):  # not listening, or not ready yet
+                    continue
+                if answer and holds(answer[0][1]):
+                    return
+
+        try:
+            until("sum(proxy_plugin_requests_total)", lambda value: value == 0)
+            plugin.observe(traffic())
+            handled = sum(isinstance(event, RequestHandled) for event in traffic())
+            until("sum(proxy_plugin_requests_total)", lambda value: value == handled)
+            yield prometheus, plugin.instance
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            plugin.shutdown()
+            plugin.server_close()
+
+
+def filled_in(expression: str, **variables: str) -> str:
+    """An expression as Grafana sends it: the longest names first, one may begin another."""
+    values = {"__rate_interval": "5m", "__range": "5m", **variables}
+    for name in sorted(values, key=len, reverse=True):
+        expression = expression.replace(f"${name}", values[name])
+    assert "$" not in expression
+    return expression
+
+
+@each_dashboard
+def test_every_variable_has_values(dashboard: Json, scraped: tuple[Prometheus, str]) -> None:
+    prometheus, instance = scraped
+    expected = {"instance": [instance], "endpoint": sorted(ENDPOINTS)}
+    for selector, label in selectors(dashboard):
+        match = filled_in(selector, instance=".*")
+        assert sorted(prometheus.get(f"/api/v1/label/{label}/values", **{"match[]": match})) == expected[label]
+
+
+@each_dashboard
+@pytest.mark.parametrize("everything", [True, False], ids=["all", "one chosen"])
+def test_every_expression_answers(dashboard: Json, everything: bool, scraped: tuple[Prometheus, str]) -> None:
+    prometheus, instance = scraped
+    chosen = {"instance": ".*", "endpoint": ".*"} if everything else {"instance": instance, "endpoint": "chat"}
+    for panel in panels(dashboard):
+        for target in panel.get("targets", ()):
+            expression = filled_in(target["expr"], **chosen)
+            answer = prometheus.query(expression)
+            assert answer and all(math.isfinite(value) for _, value in answer), f"{panel['title']}: {expression}"
+            assert any(value != 0 for _, value in answer), f"{panel['title']}: {expression}"
+            if panel["type"] == "stat":
+                assert len(answer) == 1, panel["title"]
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert all(labels.get(label) for labels, _ in answer), f"{panel['title']}: {label}"
+
+
+@each_dashboard
+def test_an_instance_that_is_not_there_shows_nothing(dashboard: Json, scraped: tuple[Prometheus, str]) -> None:
+    prometheus, _ = scraped
+    for query in queries(dashboard):
+        assert prometheus.query(filled_in(query, instance="nowhere:1", endpoint=".*")) == []
+
+
+def test_the_overview_shows_the_saving_that_was_made(scraped: tuple[Prometheus, str]) -> None:
+    prometheus, _ = scraped
+    overview = load(GRAFANA / "dashboards" / "overview.json")
+
+    at = str(time.time())  # an increase depends on the window; all values are of the same one
+
+    def shown(title: str) -> float:
+        (panel,) = [panel for panel in panels(overview) if panel["title"] == title]
+        expression = filled_in(panel["targets"][0]["expr"], instance=".*", endpoint=".*")
+        ((_, value),) = prometheus.query(expression, time=at)
+        return value
+
+    handled = [event for event in traffic() if isinstance(event, RequestHandled)]
+    received = sum(event.report.bytes_before for event in handled)
+    saved = sum(e.report.bytes_before - e.report.bytes_after for e in handled if e.outcome == "rewritten")
+    assert shown("History saved") == pytest.approx(saved / received)
+    asked_for = ("header_off", "mode_off")
+    unasked = [reason for reason in PASSTHROUGH_REASONS if reason not in asked_for]
+    assert shown("Stood aside unasked") == pytest.approx(len(unasked) / len(handled))
+    assert shown("Tool messages cleared") == pytest.approx(3 * shown("Subtasks collapsed"))
