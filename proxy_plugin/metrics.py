@@ -46,6 +46,7 @@ PASSTHROUGH_REASONS = (
     "store_timeout",
     "store_down",
     "context_missing",
+    "safety_fallback",
 )
 OPERATIONS = ("commit_request", "commit_reply", "read", "background")
 STAGES = ("received", "sent")

@@ -167,10 +167,11 @@ def _validate(cls: type[Settings], values: dict[str, Any], file: str, env: Mappi
         model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid")
 
         @classmethod
-        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> Any:
+        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> Any:
             return Source(settings_cls), init_settings
 
-    model = create_model("Loaded", __base__=Loader, **{f.name: (_type(cls, f.name), _default(f)) for f in fields(cls)})
+    definitions: dict[str, Any] = {f.name: (_type(cls, f.name), _default(f)) for f in fields(cls)}
+    model = create_model("Loaded", __base__=Loader, **definitions)
     try:
         loaded = model(**{str(key): value for key, value in values.items()})
     except ValidationError as error:

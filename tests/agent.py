@@ -18,6 +18,12 @@ def rows(name: str, arguments: str) -> str:
     )
 
 
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+    for name in ("find_customer", "find_orders", "cancel", "refund", "report", "find", "a", "b")
+]
+
+
 @dataclass
 class Agent:
     """One conversation. `ids`: every tool call id the client saw, in order; `headers`: of each response."""
@@ -48,7 +54,7 @@ class Agent:
 
     def ask(self) -> Message:
         create = self.client.chat.completions.with_raw_response.create
-        options = {"extra_headers": self.extra_headers, "extra_body": self.extra_body}
+        options = {"extra_headers": self.extra_headers, "extra_body": self.extra_body, "tools": TOOLS}
         raw = create(model=self.model, messages=self.messages, stream=self.stream, **options)  # type: ignore[call-overload]
         self.headers.append({k: v for k, v in raw.headers.items() if k.startswith("x-proxy-plugin")})
         if not self.stream:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import yaml
 
 START_SECONDS = 90.0
 
-CUSTOM_AUTH = '''
+CUSTOM_AUTH = """
 from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth
 
 KEYS = {"sk-alice": "alice", "sk-bob": "bob"}
@@ -38,13 +39,23 @@ async def check(request, api_key):
     if api_key in KEYS:
         return UserAPIKeyAuth(api_key=api_key, user_id=KEYS[api_key], user_role=LitellmUserRoles.INTERNAL_USER)
     raise Exception("unknown key")
-'''
+"""
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def plugin_callback(folder: Path) -> str:
+    """The callback as a config names it. LiteLLM before 1.95 loads callbacks from files beside the config
+    only, so there it is a file of one line (README, "Older LiteLLM")."""
+    release = tuple(int(part) for part in version("litellm").split(".")[:2])
+    if release >= (1, 95):
+        return "proxy_plugin.handler"
+    (folder / "session_plugin.py").write_text("from proxy_plugin import handler\n")
+    return "session_plugin.handler"
 
 
 class Proxy:
@@ -77,15 +88,16 @@ class Proxy:
         if custom_auth:
             (folder / "keys_of_test.py").write_text(CUSTOM_AUTH % {"admin": self.key})
             general.update(custom_auth="keys_of_test.check", custom_auth_run_common_checks=True)
+        callbacks = [plugin_callback(folder)] if plugin else []
         config = {
             "model_list": [
                 {"model_name": name, "litellm_params": _openai(address) if isinstance(address, str) else dict(address)}
                 for name, address in models.items()
             ],
             "litellm_settings": {
-                "callbacks": ["proxy_plugin.handler"] if plugin else [],
                 "num_retries": 0,
                 **(litellm_settings or {}),
+                "callbacks": [*callbacks, *(litellm_settings or {}).get("callbacks", [])],
             },
             "router_settings": dict(router_settings or {}),
             "general_settings": general,

@@ -121,9 +121,7 @@ class Api:
     @_route
     async def session(self, request: Request) -> Response:
         info = await self._session(request)
-        return Json(
-            {**_summary(info), "agent_history": list(info.agent_history), "switch_count": info.switch_count}
-        )
+        return Json({**_summary(info), "agent_history": list(info.agent_history), "switch_count": info.switch_count})
 
     @_route
     async def history(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from litellm.integrations.custom_logger import CustomLogger
 
 from proxy_plugin.events import Emit, PassedThrough
-from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn
+from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn, pass_whole
 from proxy_plugin.gateway.replies import StreamedReply, take_reply
 from proxy_plugin.gateway.targets import Targets
 from proxy_plugin.logs import describe
@@ -24,8 +24,8 @@ from proxy_plugin.settings import Settings
 
 log = logging.getLogger("proxy_plugin")
 
-APIS = {"acompletion": "chat", "completion": "chat"}
-"""Call types of LiteLLM whose histories are handled, and the wire form each carries."""
+ENDPOINTS = {"acompletion": ("chat", "messages"), "completion": ("chat", "messages")}
+"""Call types of LiteLLM whose histories are handled: the wire form, and where in the request it stands."""
 
 _CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-litellm-api-key", "x-goog-api-key", "cookie"})
 _NO_FAULT_OF_OURS = frozenset(
@@ -45,45 +45,57 @@ class SessionPlugin(CustomLogger):
         self._targets = Targets()
         self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()  # by LiteLLM's logging object of the call
         self._tasks: set[asyncio.Task[None]] = set()
-        self.total_seconds = settings.deadlines.total_ms / 1000
+        self._total_seconds = settings.deadlines.total_ms / 1000
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
-        """Stores and rewrites the history; `data["messages"]` is assigned at the very end or not at all."""
-        api = APIS.get(call_type)
-        if api is None:
+        """Stores and rewrites the history; the list in `data` is replaced at the very end or not at all."""
+        endpoint = ENDPOINTS.get(call_type)
+        if endpoint is None:
             return None
+        api, key = endpoint
         try:
-            request = data.get("proxy_server_request") or {}
-            headers = {str(name).lower(): value for name, value in (request.get("headers") or {}).items()}
-            wish = str(headers.get("x-proxy-plugin") or "").strip().lower()
-            if self._settings.mode == "off" or wish == "off":
-                self._emit(PassedThrough("mode_off" if self._settings.mode == "off" else "header_off"))
-                return None
-            incoming = Incoming(
-                api=api,
-                wire=data.get("messages"),
-                headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
-                body=request.get("body") or data,
-                tenant=tenant_of_caller(self._settings, user_api_key_dict),
-                dialect=self._targets.dialect(data),
-                mode="audit" if wish == "audit" else self._settings.mode,
-            )
-            async with asyncio.timeout(self.total_seconds):
-                turn = await self._pipeline.before(incoming)
+            turn = await self._before(api, data.get(key), user_api_key_dict, data)
         except TimeoutError:
-            self._emit(PassedThrough("deadline"))
+            self._passed(api, data.get(key), "deadline")
             return None
         except Exception as error:
-            self._failed("request", error)
+            log.warning("a request passes as it came: %s", describe(error))
+            self._passed(api, data.get(key), "internal_error")
             return None
         if turn is None:
             return None
         logging_object = data.get("litellm_logging_obj")
         if logging_object is not None:
             self._turns[logging_object] = turn
-        if turn.messages is not data["messages"]:
-            data["messages"] = turn.messages
+        messages, turn.messages = turn.messages, None
+        if messages is not data[key]:
+            data[key] = messages
         return None
+
+    async def _before(self, api: str, wire: Any, caller: Any, data: Any) -> Turn | None:
+        request = data.get("proxy_server_request") or {}
+        headers = {str(name).lower(): value for name, value in (request.get("headers") or {}).items()}
+        wish = str(headers.get("x-proxy-plugin") or "").strip().lower()
+        if self._settings.mode == "off" or wish == "off":
+            self._passed(api, wire, "mode_off" if self._settings.mode == "off" else "header_off")
+            return None
+        incoming = Incoming(
+            api=api,
+            wire=wire,
+            headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
+            body=request.get("body") or data,
+            tenant=tenant_of_caller(self._settings, caller),
+            dialect=self._targets.dialect(data),
+            mode="audit" if wish == "audit" else self._settings.mode,
+        )
+        async with asyncio.timeout(self._total_seconds):
+            return await self._pipeline.before(incoming)
+
+    def _passed(self, api: str, wire: Any, reason: str) -> None:
+        try:
+            pass_whole(self._emit, api, wire, reason)
+        except Exception as error:
+            log.warning("a pass-through is not counted: %s", describe(error))
 
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
         """Whole replies: renames ids and stores the message. Changes the response in place."""
@@ -135,15 +147,15 @@ class SessionPlugin(CustomLogger):
         litellm_call_info: Any = None,
     ) -> dict[str, str] | None:
         turn = self._turn(data)
-        return turn.headers if turn is not None else None
+        return dict(turn.headers) if turn is not None else None
 
     async def async_post_call_failure_hook(
         self, request_data: Any, original_exception: Any, user_api_key_dict: Any, traceback_str: Any = None
     ) -> None:
         """Counts refusals of what was rewritten, for the safety fallback."""
         turn = self._turn(request_data)
-        if turn is not None and _is_refusal(original_exception):
-            self._pipeline.refused(turn)
+        if turn is not None:
+            self._pipeline.failed(turn, refused=_is_refusal(original_exception))
 
     def _turn(self, data: Any) -> Turn | None:
         logging_object = data.get("litellm_logging_obj") if isinstance(data, dict) else None
@@ -172,4 +184,3 @@ def _is_refusal(error: Any) -> bool:
         return False
     text = str(error).lower()
     return not any(word in text for word in _NO_FAULT_WORDS)
-

@@ -35,7 +35,9 @@ def make_handler() -> SessionPlugin:
     store = SessionStore(connection, settings, metrics.observe) if connection is not None else None
     guarded = GuardedStore(store, settings, metrics.observe) if store is not None else None
     pipeline = Pipeline(settings, guarded, metrics.observe)
-    _mount(Api(settings.http.prefix, guarded, metrics, _authenticator(settings), open_metrics=settings.http.open_metrics))
+    _mount(
+        Api(settings.http.prefix, guarded, metrics, _authenticator(settings), open_metrics=settings.http.open_metrics)
+    )
     if connection is not None and guarded is not None:
         _greet(connection, guarded)
         _close_at_shutdown(connection, guarded)

@@ -46,34 +46,44 @@ class Incoming:
 
 
 @dataclass(slots=True)
-class Turn:
-    """One request on its way, until its reply is stored."""
+class Work:
+    """What a request leaves for its reply."""
 
-    incoming: Incoming
     path: Path
     commit: Commit
     rewrite: Rewrite
-    enforced: bool
-    subtask: str  # node id before the running subtask: names it while the session runs
     session_id: str
-    committed: bool  # the store said so in time
-    done: bool = False
+    known: bool  # the store has said which session it is
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request on its way. `work` is given up once the reply is stored: LiteLLM keeps what a turn hangs on
+    for much longer, and a history that outlives its request is work for every garbage collection.
+
+    subtask  node id before the running subtask: names it while the session runs
+    headers  the response headers; in audit mode they say what would have been done"""
+
+    messages: Any  # what to send on
+    headers: Mapping[str, str]
+    tag: str
+    subtask: str
+    enforced: bool
+    collapsed: bool
+    work: Work | None
 
     @property
-    def messages(self) -> Any:
-        """What to send on."""
-        return self.rewrite.messages if self.enforced else self.path.wire
+    def done(self) -> bool:
+        return self.work is None
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The response headers. In audit mode they say what would have been done."""
-        report = self.rewrite.report
-        return {
-            "x-proxy-plugin-session": self.session_id,
-            "x-proxy-plugin-collapsed": str(report.subtasks_collapsed),
-            "x-proxy-plugin-repaired": str(report.repaired),
-            "x-proxy-plugin-bytes": f"{report.bytes_before},{report.bytes_after}",
-        }
+
+def _headers(session_id: str, report: Report) -> dict[str, str]:
+    return {
+        "x-proxy-plugin-session": session_id,
+        "x-proxy-plugin-collapsed": str(report.subtasks_collapsed),
+        "x-proxy-plugin-repaired": str(report.repaired),
+        "x-proxy-plugin-bytes": f"{report.bytes_before},{report.bytes_after}",
+    }
 
 
 class _Bodies(Sequence[bytes]):
@@ -126,8 +136,7 @@ class Pipeline:
         memo = self._memos.take(address.tag)
         path = read(incoming.wire, incoming.api, memo)
         if path is None:
-            self._emit(PassedThrough("not_understood"))
-            self._emit_size(incoming)
+            pass_whole(self._emit, incoming.api, incoming.wire, "not_understood")
             return None
         commit = _request_commit(path, address, incoming)
         spent = time.perf_counter() - started
@@ -149,12 +158,16 @@ class Pipeline:
         outcome = ("rewritten" if changed else "unchanged") if enforced else "audited"
         seconds = spent + time.perf_counter() - started
         self._emit(RequestHandled(incoming.api, outcome, result.report, seconds))
-        session_id = committed.session_id if committed else address.session_id
-        return Turn(incoming, path, commit, result, enforced, subtask, session_id or f"{address.tag}.0", committed is not None)
-
-    def _emit_size(self, incoming: Incoming) -> None:
-        size = len(dump(incoming.wire))
-        self._emit(RequestHandled(incoming.api, "passed", Report(bytes_before=size, bytes_after=size), 0.0))
+        session_id = (committed.session_id if committed else address.session_id) or f"{address.tag}.0"
+        return Turn(
+            messages=result.messages if enforced else incoming.wire,
+            headers=_headers(session_id, result.report),
+            tag=address.tag,
+            subtask=subtask,
+            enforced=enforced,
+            collapsed=result.report.subtasks_collapsed > 0,
+            work=Work(path, commit, result, session_id, committed is not None),
+        )
 
     async def _commit(self, commit: Commit) -> Committed | None:
         return await self._store.commit(commit) if self._store is not None else None
@@ -174,27 +187,30 @@ class Pipeline:
 
     def name_of(self, turn: Turn, call_id: str) -> str:
         """The id under which the client shall see a call of the reply: another one if the path holds it."""
-        if not turn.enforced:
-            return call_id
-        return turn.rewrite.ids.name_new(call_id)
+        return turn.work.rewrite.ids.name_new(call_id) if turn.enforced and turn.work is not None else call_id
 
     async def after(self, turn: Turn, reply: Mapping[str, Any] | None, *, complete: bool) -> None:
         """Stores the reply (the wire message as the client saw it; None: there was none worth keeping)."""
-        if turn.done:
+        work, turn.work, turn.messages = turn.work, None, None
+        if work is None:
             return
-        turn.done = True
-        self._refusals.accepted(turn.commit.address.tag, turn.subtask)
-        if reply is None:
-            return
-        message = CODECS[turn.incoming.api].parse([reply], 0)[0]
-        commit = _reply_commit(turn, message, dump(reply), complete)
-        await self._commit(commit)
+        self._refusals.accepted(turn.tag, turn.subtask)
+        if reply is not None and self._store is not None:
+            message = CODECS[work.path.api].parse([reply], 0)[0]
+            await self._store.commit_reply(_reply_commit(work, message, dump(reply), complete))
 
-    def refused(self, turn: Turn) -> None:
-        """The provider refused the request as malformed."""
-        turn.done = True
-        if turn.enforced and turn.rewrite.report.subtasks_collapsed:
-            self._refusals.refused(turn.commit.address.tag, turn.subtask)
+    def failed(self, turn: Turn, *, refused: bool) -> None:
+        """The call failed for good; `refused`: the provider took the request as malformed."""
+        turn.work = turn.messages = None
+        if refused and turn.enforced and turn.collapsed:
+            self._refusals.refused(turn.tag, turn.subtask)
+
+
+def pass_whole(emit: Emit, api: str, wire: Any, reason: str) -> None:
+    """A request that passes as it came."""
+    size = len(dump(wire))
+    emit(PassedThrough(reason))
+    emit(RequestHandled(api, "passed", Report(bytes_before=size, bytes_after=size), 0.0))
 
 
 class _Memos:
@@ -265,14 +281,14 @@ def _request_commit(path: Path, address: Address, incoming: Incoming) -> Commit:
     )
 
 
-def _reply_commit(turn: Turn, message: Message, wire: bytes, complete: bool) -> Commit:
-    asked = turn.commit
+def _reply_commit(work: Work, message: Message, wire: bytes, complete: bool) -> Commit:
+    asked = work.commit
     reply = node_id(asked.tip, message)
     return replace(
         asked,
-        address=replace(asked.address, session_id=turn.session_id) if turn.committed else asked.address,
+        address=replace(asked.address, session_id=work.session_id) if work.known else asked.address,
         ids=[*asked.ids, reply],
-        bodies=_Bodies(turn.path, wire),
+        bodies=_Bodies(work.path, wire),
         roles=[*asked.roles, ASSISTANT],
         first_reply=asked.first_reply or reply,
         kind="reply",

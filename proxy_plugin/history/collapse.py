@@ -38,7 +38,7 @@ def collapse(path: Path, messages: Sequence[Message], plan: Plan, role: str, sta
     """One completed subtask: its repaired messages and their plan. `stated` learns what leaves.
 
     role: SYSTEM, ASSISTANT or USER, as whose text the summary stands."""
-    rounds, in_round = _rounds(messages, plan)
+    rounds, in_round = _rounds(messages)
     place = _place(messages, in_round.index(True), role) if rounds else None
     if place is None:
         _learn(stated, path, messages, plan, range(len(messages)))
@@ -50,7 +50,7 @@ def collapse(path: Path, messages: Sequence[Message], plan: Plan, role: str, sta
     held = [step for step, inside in zip(plan, in_round, strict=True) if inside]
     sources = [source for step in held if (source := source_of(step)) is not None]
     summary = summarise(rounds, stated, following, path.node_ids[max(sources)][:REF_LENGTH])
-    if len(dump(summary)) + _SURROUNDINGS >= sum(_weight(path, step) for step in held):
+    if len(dump(summary)) + _SURROUNDINGS >= path.weight(held):
         _learn(stated, path, messages, plan, range(place, len(messages)))
         return Collapsed(plan, 0, 0)
 
@@ -59,19 +59,13 @@ def collapse(path: Path, messages: Sequence[Message], plan: Plan, role: str, sta
     steps = plan[:place]
     if role == USER:
         opening = steps[-1]
-        steps[-1] = (Edit(opening) if isinstance(opening, int) else opening)._replace(summary=summary)
+        opening = Edit(opening) if isinstance(opening, int) else opening
+        steps[-1] = opening._replace(summary=summary, instead_of=tuple(sources))
     else:
-        steps.append(Edit(None, added=Message(role, summary)))
+        steps.append(Edit(None, added=Message(role, summary), instead_of=tuple(sources)))
     steps += [plan[index] for index in kept]
     results = sum(messages[index].role is TOOL for index, inside in enumerate(in_round) if inside)
     return Collapsed(steps, len(rounds), results)
-
-
-def _weight(path: Path, step: int | Edit) -> int:
-    """Bytes that the repaired message takes: what a second rewriting would find."""
-    if isinstance(step, int):
-        return path.weight(step)
-    return len(dump(path.codec.render(path.wire, path.messages, [step])[0])) + 1
 
 
 def _place(messages: Sequence[Message], first: int, role: str) -> int | None:
@@ -85,22 +79,22 @@ def _place(messages: Sequence[Message], first: int, role: str) -> int | None:
     return None
 
 
-def _rounds(messages: Sequence[Message], plan: Plan) -> tuple[list[Round], list[bool]]:
+def _rounds(messages: Sequence[Message]) -> tuple[list[Round], list[bool]]:
+    """The tool rounds, and which messages belong to one. None at all if half of a pair is elsewhere."""
+    results = {message.answers: index for index, message in enumerate(messages) if message.role is TOOL}
     rounds = []
     in_round = [False] * len(messages)
-    index = 0
-    while index < len(messages):
-        message = messages[index]
-        index += 1
+    for index, message in enumerate(messages):
+        if message.sealed:
+            return [], in_round
         if message.calls:
-            in_round[index - 1] = True
-            results: dict[str | None, Message] = {}
-            while index < len(messages) and messages[index].role is TOOL:
-                in_round[index] = True
-                if messages[index].content != NO_RESULT:
-                    results[messages[index].answers] = messages[index]
-                index += 1
-            rounds.append(Round(message, tuple([results.get(call.id) for call in message.calls])))
+            seats = [results.get(call.id) for call in message.calls]
+            if None in seats:
+                return [], in_round
+            for seat in (index, *seats):
+                in_round[seat] = True  # type: ignore[index]
+            found = [messages[seat] for seat in seats]  # type: ignore[index]
+            rounds.append(Round(message, tuple([None if m.content == NO_RESULT else m for m in found])))
     return rounds, in_round
 
 

@@ -62,15 +62,26 @@ class Dialect:
     system_anywhere  a system message in the middle of the conversation stays in its place
     user_after_tool  a user message may stand directly behind a tool result
     alternates       two user messages may not follow one another
+    system_role      the list may hold a system message of ours at all
+    late_results     a result may stand anywhere behind its call
+    on_responses     the row of the provider's own /responses endpoint; None: LiteLLM makes chat of it
     """
 
     ids: IdRule = IdRule()
     system_anywhere: bool = False
     user_after_tool: bool = True
     alternates: bool = False
+    system_role: bool = True
+    late_results: bool = False
+    on_responses: Dialect | None = None
 
 
-_OPENAI = Dialect(ids=IdRule(at_most=40), system_anywhere=True)
+_OPENAI = Dialect(
+    ids=IdRule(at_most=40),
+    system_anywhere=True,
+    # Call and item ids "with maximum length 64"; "No tool output found for function call" only if there is none.
+    on_responses=Dialect(ids=IdRule(at_most=64), system_anywhere=True, late_results=True),
+)
 _ANTHROPIC = Dialect(ids=IdRule(alphabet="a-zA-Z0-9_-", at_most=64))
 
 DIALECTS: dict[str, Dialect] = {
@@ -78,7 +89,8 @@ DIALECTS: dict[str, Dialect] = {
     "openai": _OPENAI,
     "azure": _OPENAI,
     "custom_openai": _OPENAI,
-    "deepseek": _OPENAI,  # documents OpenAI's rules
+    # Documents OpenAI's rules, but on /responses an output has to follow its call.
+    "deepseek": replace(_OPENAI, on_responses=Dialect(ids=IdRule(at_most=64), system_anywhere=True)),
     "xai": _OPENAI,
     # tool_use ids "should match pattern '^[a-zA-Z0-9_-]+$'"; LiteLLM hoists or rewords a late system message.
     "anthropic": _ANTHROPIC,
@@ -104,9 +116,18 @@ UNKNOWN = Dialect()
 """A provider without a row: ids must be unique and that is all; no system message of ours."""
 
 
-def dialect_of(provider: str) -> Dialect:
-    """The row of a provider as LiteLLM names it; UNKNOWN for any other name."""
-    return DIALECTS.get(ALIASES.get(provider, provider), UNKNOWN)
+@lru_cache(maxsize=256)
+def dialect_of(provider: str, api: str = "chat") -> Dialect:
+    """The rules of a provider as LiteLLM names it (UNKNOWN for any other name) for the lists of one API.
+
+    "messages": no system role inside the list, and what stands side by side for one role is one turn.
+    "responses": those of the provider's own endpoint, else of chat, which LiteLLM turns the list into."""
+    row = DIALECTS.get(ALIASES.get(provider, provider), UNKNOWN)
+    if api == "messages":
+        return replace(row, system_anywhere=False, system_role=False, alternates=False, on_responses=None)
+    if api == "responses" and row.on_responses is not None:
+        return row.on_responses
+    return replace(row, on_responses=None)
 
 
 def strictest(dialects: Iterable[Dialect]) -> Dialect:
@@ -122,6 +143,8 @@ def strictest(dialects: Iterable[Dialect]) -> Dialect:
             system_anywhere=result.system_anywhere and row.system_anywhere,
             user_after_tool=result.user_after_tool and row.user_after_tool,
             alternates=result.alternates or row.alternates,
+            system_role=result.system_role and row.system_role,
+            late_results=result.late_results and row.late_results,
         )
     return result
 

@@ -48,6 +48,7 @@ class Message(NamedTuple):
     name: str | None = None  # a participant's name, where the client gave one
     failed: bool = False  # TOOL only: the wire marks the result as an error
     source: Any = None
+    sealed: bool = False  # holds half of a pair whose other half is not in sight: its subtask stays whole
 
 
 class Round(NamedTuple):
@@ -119,13 +120,20 @@ _LONG_NUMBER = re.compile(r"[0-9][0-9.]{15}")
 
 
 def _arguments_meaning(arguments: str) -> Any:
-    """JSON arguments by value, so that spacing and key order do not count; other text as it is."""
-    if arguments[:1] not in "{[" or _LONG_NUMBER.search(arguments):  # a float would merge long numbers
+    """JSON arguments by value, so that spacing and key order do not count, and none are those of an empty
+    object; other text as it is."""
+    if arguments and arguments[0] not in "{[":
         return arguments
     try:
-        return [orjson.loads(arguments)]
-    except ValueError:
+        if _LONG_NUMBER.search(arguments):  # a float would merge long numbers
+            return [json.loads(arguments, parse_int=_exactly, parse_float=_exactly)]
+        return [orjson.loads(arguments or "{}")]
+    except (ValueError, RecursionError):
         return arguments
+
+
+def _exactly(number: str) -> Any:
+    return float(number) if len(number) < 16 else [number]
 
 
 def _content_meaning(content: Any) -> Any:

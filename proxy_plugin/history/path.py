@@ -7,13 +7,14 @@ identity, so that a client object that was changed in place is noticed.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from proxy_plugin.history.model import ROOT, Message, dump, lead_length, node_id
+from proxy_plugin.history.plan import Plan
 from proxy_plugin.history.wire import CODECS
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ _MEMO_KEY = "litellm-session-plugin"
 class Memo:
     """What the previous request of a conversation left for the next one. Saves time, changes no answer."""
 
-    __slots__ = ("api", "closed", "dumps", "messages", "node_ids")
+    __slots__ = ("closed", "dumps", "form", "messages", "node_ids")
 
     def __init__(self) -> None:
-        self.api = ""
+        self.form: Any = None
         self.dumps: list[bytes] = []
         self.messages: list[Message] = []
         self.node_ids: list[str] = []
@@ -56,49 +57,87 @@ class Path:
     messages  neutral messages                    lead      how many of them are leading system text
     alike     wire items equal to the memo's previous request
     settled   messages taken over from the memo, those of its closed part
-    size      bytes of the orjson dump of the whole list"""
+    size      bytes of the orjson dump of the whole list
+    continued whether the list goes on from a response that the provider keeps"""
 
-    __slots__ = ("_alike_ids", "_node_ids", "alike", "api", "codec", "dumps", "lead", "messages", "settled", "size", "wire")
+    __slots__ = (
+        "_alike_ids",
+        "_node_ids",
+        "_sizes",
+        "alike",
+        "api",
+        "codec",
+        "continued",
+        "dumps",
+        "lead",
+        "messages",
+        "settled",
+        "size",
+        "wire",
+    )
 
-    def __init__(self, wire: list[Any], api: str, memo: Memo | None) -> None:
+    def __init__(self, wire: list[Any], api: str, memo: Memo | None, *, continued: bool = False) -> None:
         self.wire = wire
         self.api = api
+        self.continued = continued
         self.codec = CODECS[api]
         try:
             self.dumps = [orjson.dumps(item) for item in wire]
         except (TypeError, ValueError, RecursionError):
             self.dumps = [dump(item) for item in wire]
         self.size = sum(map(len, self.dumps)) + max(len(wire) - 1, 0) + 2
-        self.alike = _alike(self.dumps, memo.dumps) if memo is not None and memo.api == api else 0
+        self.alike = _alike(self.dumps, memo.dumps) if memo is not None and memo.form == self._form else 0
+        self._sizes: dict[int, int] | None = None
         self._alike_ids: list[str] = []
         self._node_ids: list[str] | None = None
         self.messages: list[Message] = []
         self.settled = 0
         if memo is not None and self.alike:
-            self._alike_ids = memo.node_ids[: bisect_left(memo.messages, self.alike, key=_wire_index)]
+            known = self.codec.settled(wire, self.alike)
+            self._alike_ids = memo.node_ids[: bisect_right(memo.messages, known, key=_wire_end)]
             closed = memo.closed
-            if closed is not None and closed.wire_start <= self.alike:
+            if closed is not None and closed.wire_start <= known:
                 self.settled = closed.start
-                self.messages = memo.messages[: closed.start] + self.codec.parse(wire, closed.wire_start)
+                self.messages = memo.messages[: closed.start] + self._parse(closed.wire_start)
         if not self.settled:
-            self.messages = self.codec.parse(wire, 0)
+            self.messages = self._parse(0)
         self.lead = lead_length(self.messages)
 
     def parse_again(self) -> None:
         """Forgets messages taken over from a memo: their contents may be objects that have changed since."""
         self.settled = 0
-        self.messages = self.codec.parse(self.wire, 0)
+        self.messages = self._parse(0)
 
-    def weight(self, index: int) -> int:
-        """Bytes that the message takes on the wire, a comma included."""
-        return len(self.dumps[_wire_index(self.messages[index])]) + 1
+    def _parse(self, start: int) -> list[Message]:
+        return self.codec.parse(self.wire, start, continued=self.continued)
+
+    @property
+    def _form(self) -> Any:
+        return self.api, self.continued
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Bytes of each wire item, by the identity of the object."""
+        if self._sizes is None:
+            self._sizes = dict(zip(map(id, self.wire), map(len, self.dumps), strict=True))
+        return self._sizes
+
+    def weight(self, plan: Plan) -> int:
+        """Bytes that the messages of a plan take on the wire at least."""
+        return self.codec.weight(self.codec.render(self.wire, self.messages, plan), self.sizes)
+
+    def fragment(self, index: int) -> bytes:
+        """JSON of what the message occupies on the wire; the codec's `join` makes the list of it again."""
+        source = self.messages[index].source
+        return self.dumps[source] if isinstance(source, int) else self.codec.fragment(self.wire, self.messages[index])
 
     def wire_start(self, index: int) -> int | None:
         """The wire item that begins with message `index`; None if it begins inside one."""
         if index == len(self.messages):
             return len(self.wire)
-        at = _wire_index(self.messages[index])
-        return at if index == 0 or _wire_index(self.messages[index - 1]) < at else None
+        source = self.messages[index].source
+        at: int = source if isinstance(source, int) else source[0]
+        return at if index == 0 or _wire_end(self.messages[index - 1]) <= at else None
 
     @property
     def node_ids(self) -> Sequence[str]:
@@ -116,15 +155,16 @@ class Path:
         return self._node_ids
 
     def remember(self, memo: Memo) -> None:
-        memo.api = self.api
+        memo.form = self._form
         memo.dumps = self.dumps
         memo.messages = self.messages
         memo.node_ids = list(self.node_ids)
 
 
-def _wire_index(message: Message) -> int:
+def _wire_end(message: Message) -> int:
+    """The wire item behind the message."""
     source = message.source
-    return source if isinstance(source, int) else source[0]
+    return source + 1 if isinstance(source, int) else source[1]
 
 
 def _alike(new: list[bytes], old: list[bytes]) -> int:

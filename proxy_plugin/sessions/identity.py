@@ -80,9 +80,7 @@ def address(tenant: str, session_id: str) -> Address:
     return Address(tenant, session_id, _hash("session", tenant, session_id))
 
 
-def find_session(
-    headers: Mapping[str, Any], body: Mapping[str, Any], tenant: str, opening: str | None
-) -> Address:
+def find_session(headers: Mapping[str, Any], body: Mapping[str, Any], tenant: str, opening: str | None) -> Address:
     """The first id that is there, else the family of `opening` (the meaning of the first user message, as
     text) and the body's end-user id. Never raises; an id that is no string or is blank is ignored."""
     for candidate in _candidates({str(k).lower(): v for k, v in headers.items()}, body):

@@ -201,18 +201,25 @@ class SessionStore:
             count = keys.counter(address)
             first = keys.first(address, commit.first_reply) if commit.first_reply else count
             key_list += (count, first, keys.token(address, commit.token))
-        lead = commit.lead
-        lead_value = tree.encode_body(lead.body) if lead and not attempt.lead_stored else b""
-        subtask = _subtask_args(commit, self._lead_count(commit), self._snapshot_ttl_ms)
-        continues = commit.first_reply is not None and commit.first_reply != commit.tip
-        args: list[str | bytes | int] = [
-            commit.at_ms, f"{max(0, commit.at_ms):012x}", self._ttl_ms, commit.kind,
-            commit.ids[base - 1] if base else "",
-            lead.id if lead else "", lead_value, self._lead_count(commit),
-            *subtask,
-            *_agent_args(commit), int(continues),
-            number, mode, int(commit.first_reply is not None), int(check),
-        ]  # fmt: skip
+        lead_count = self._lead_count(commit)
+        said = {
+            "now": str(commit.at_ms),
+            "now_hex": f"{max(0, commit.at_ms):012x}",
+            "ttl": str(self._ttl_ms),
+            "kind": commit.kind,
+            "base": commit.ids[base - 1] if base else "",
+            "lead": commit.lead.id if commit.lead else "",
+            "messages": str(lead_count),
+            "continues": commit.first_reply is not None and commit.first_reply != commit.tip,
+            "number": number,
+            "mode": mode,
+            "first": commit.first_reply is not None,
+            "check": check,
+            **_subtask_said(commit, lead_count, self._snapshot_ttl_ms),
+            **_agent_said(commit),
+        }
+        lead_value = tree.encode_body(commit.lead.body) if commit.lead and not attempt.lead_stored else b""
+        args: list[str | bytes | int] = [orjson.dumps(said), lead_value]
         for index, body in bodies.items():
             args += (
                 commit.ids[index],
@@ -295,9 +302,7 @@ class SessionStore:
         history = tuple(_agent_switch(entry) for entry in switches)
         return replace(infos[0], agent_history=history, switch_count=len(history))
 
-    async def history(
-        self, address: Address, *, branch: str | None = None, node: str | None = None
-    ) -> History | None:
+    async def history(self, address: Address, *, branch: str | None = None, node: str | None = None) -> History | None:
         """The path to `node` (an id or its beginning), to the head of `branch`, or to the current head. None
         where the session, the branch or the node is unknown."""
         session = await self.session(address)
@@ -345,9 +350,7 @@ class SessionStore:
         after = _decode_cursor(cursor)
         found: list[tuple[_Entry, SessionInfo]] = []
         while len(found) <= offset + limit:  # one more than asked for tells whether there is a next page
-            entries = await self._newest(
-                tenants, after, oldest, min(offset + limit + 1 - len(found), MAX_PAGE)
-            )
+            entries = await self._newest(tenants, after, oldest, min(offset + limit + 1 - len(found), MAX_PAGE))
             if not entries:
                 break
             after = entries[-1]
@@ -393,18 +396,18 @@ class SessionStore:
         found: list[Snapshot] = []
         while True:
             begin = len(found)
-            piece = await self._connection.command(
-                "zrange", name, begin, begin + CHUNK_ITEMS - 1, withscores=True
-            )
+            piece = await self._connection.command("zrange", name, begin, begin + CHUNK_ITEMS - 1, withscores=True)
             found += [_snapshot(member, score) for member, score in piece]
             if len(piece) < CHUNK_ITEMS:
                 return tuple(sorted(found, key=lambda snapshot: (snapshot.created_ms, snapshot.snapshot_id)))
 
     async def close(self) -> None:
         """Writes what the indexes still lack. The connection is its owner's to close."""
+        task, self._indexing = self._indexing, None
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
+            await asyncio.wait({task})
         await self._flush_index()
-        if self._indexing is not None:
-            self._indexing.cancel()
 
     async def ping(self) -> None:
         """Returns when the server answers."""
@@ -443,9 +446,7 @@ class SessionStore:
         """All fields of a hash, in bounded replies."""
         cursor = 0
         while True:
-            cursor, piece = await self._connection.command(
-                "hscan", key, cursor, match=match, count=CHUNK_ITEMS
-            )
+            cursor, piece = await self._connection.command("hscan", key, cursor, match=match, count=CHUNK_ITEMS)
             for item in piece.items():
                 yield item
             if cursor == 0:
@@ -619,62 +620,67 @@ class _Attempt:
         return self.commit.address.numbered(self.number) if self.number else self.commit.address
 
 
-def _subtask_args(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> list[str | bytes | int]:
-    """What the commit says of subtasks, in the order of the script's arguments 9 to 18."""
+def _subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[str, str]:
+    """What the commit says of subtasks, in the words of the script."""
     ids = commit.ids
-    explicit, mark = "", ""
-    start = commit.subtask_start
+    start, explicit, name, mark = commit.subtask_start, "", "", ""
     if commit.subtask_id is not None:
-        explicit = keys.subtask_field(commit.subtask_id)
+        explicit, name = keys.subtask_field(commit.subtask_id), tree.clean(commit.subtask_id)
         start = min(commit.explicit_base, len(ids) - 1)
         mark = ids[start - 1] if start > 0 else ""
-    args: list[str | bytes | int] = [explicit, tree.clean(commit.subtask_id or ""), mark]
+    said = {"explicit": explicit, "name": name, "mark": mark, "subtask": ""}
     if not 0 <= start < len(ids) or commit.subtask_start >= len(ids):
-        return [*args, "", "", "", "", 0, "", ""]
-    base = ids[start - 1] if start else ""
-    subtask_id = (
-        tree.clean(commit.subtask_id) if commit.subtask_id is not None else tree.automatic(ids[start])
-    )
+        return said
+    before = ids[start - 1] if start else ""
+    subtask_id = name if explicit else tree.automatic(ids[start])
     agent = _cleaned(commit.subtask_agent) or _cleaned(commit.agent)
-    snapshot_id = "snap-" + sha256(f"{base}\0{subtask_id}".encode()).hexdigest()[:16]
+    snapshot_id = "snap-" + sha256(f"{before}\0{subtask_id}".encode()).hexdigest()[:16]
     record = {
         "id": subtask_id,
-        "base": base,
+        "base": before,
         "first": ids[start],
         "started": commit.at_ms,
         "agent": agent,
         "description": _cleaned(commit.subtask_description),
         "snapshot": snapshot_id,
-        "explicit": commit.subtask_id is not None,
+        "explicit": bool(explicit),
     }
     snapshot = {
         "id": snapshot_id,
         "name": subtask_id,
-        "node": base,
+        "node": before,
         "created": commit.at_ms,
         "size": commit.size_bytes,
         "messages": start + lead_count,
         "agent": agent,
         "auto": True,
     }
-    end = _end(commit.tip, commit.at_ms) if commit.closes else b""
-    return [
-        *args, explicit or subtask_id, orjson.dumps(record), base, orjson.dumps(snapshot),
-        commit.at_ms + snapshot_ttl_ms, end, _end(base, commit.at_ms),
-    ]  # fmt: skip
+    return {
+        **said,
+        "subtask": explicit or subtask_id,
+        "record": _json(record),
+        "before": before,
+        "snapshot": _json(snapshot),
+        "expires": str(commit.at_ms + snapshot_ttl_ms),
+        "ended": _end(commit.tip, commit.at_ms) if commit.closes else "",
+        "ended_before": _end(before, commit.at_ms),
+    }
 
 
-def _end(result: str, at_ms: int) -> bytes:
-    return orjson.dumps({"state": "completed", "result": result, "ended": at_ms})
+def _end(result: str, at_ms: int) -> str:
+    return _json({"state": "completed", "result": result, "ended": at_ms})
 
 
-def _agent_args(commit: Commit) -> tuple[str, str]:
+def _agent_said(commit: Commit) -> dict[str, str]:
     """The agent, and the JSON of a switch to it without its `from`, which the script knows."""
     if not commit.agent:
-        return "", ""
+        return {"agent": "", "switch": ""}
     agent, reason = tree.clean(commit.agent), _cleaned(commit.agent_reason)
-    switch = orjson.dumps({"to": agent, "reason": reason, "timestamp": commit.at_ms}).decode()
-    return agent, switch[1:]
+    return {"agent": agent, "switch": _json({"to": agent, "reason": reason, "timestamp": commit.at_ms})[1:]}
+
+
+def _json(value: dict[str, Any]) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _cleaned(text: str | None) -> str | None:

@@ -25,6 +25,7 @@ from proxy_plugin import events
 from proxy_plugin.events import Emit, PassedThrough, StoreCalled
 from proxy_plugin.sessions.breaker import Breaker
 from proxy_plugin.sessions.connection import is_transient, kind_of
+from proxy_plugin.sessions.deferral import DeferredReplies
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import (
@@ -57,9 +58,7 @@ class _StillDown(Exception):
     pass
 
 
-_FLUSH = AsyncRetrying(
-    retry=retry_if_exception_type(_StillDown), wait=wait_exponential(multiplier=0.1, max=2)
-)
+_FLUSH = AsyncRetrying(retry=retry_if_exception_type(_StillDown), wait=wait_exponential(multiplier=0.1, max=2))
 """When the commits that are kept are tried again; the breaker says whether one may be."""
 
 
@@ -74,19 +73,31 @@ class GuardedStore:
         self._running: set[asyncio.Task[tuple[Committed | None, Exception | None]]] = set()
         self._late: dict[asyncio.Task[tuple[Committed | None, Exception | None]], int] = {}
         self._flushing: asyncio.Task[None] | None = None
+        self._deferred = DeferredReplies(self.commit)
 
     @property
     def pending(self) -> int:
-        """Commits that are not in the store yet: late ones and kept ones."""
-        return len(self._late) + len(self._backlog)
+        """Commits that are not in the store yet: replies that wait, late ones and kept ones."""
+        return len(self._deferred) + len(self._late) + len(self._backlog)
 
     @property
     def answering(self) -> bool:
         """Whether the store answered lately."""
         return self._breaker.closed
 
+    async def commit_reply(self, commit: Commit) -> None:
+        """Stores a reply that calls tools within moments (see deferral.py), any other before this returns: a
+        final answer, the first reply of a conversation that is found by it, one of a subtask the client named."""
+        finds_session = commit.address.implicit and commit.first_reply == commit.tip
+        too_much = self._deferred.size_bytes + commit.size_bytes > self._limit_bytes
+        if commit.closes or finds_session or commit.subtask_id is not None or too_much:
+            await self.commit(commit)
+        else:
+            self._deferred.add(commit)
+
     async def commit(self, commit: Commit) -> Committed | None:
         """Stores the path; None where that is not known after the deadline. Never raises."""
+        self._deferred.taken_in(commit)
         if not self._breaker.allow():
             self._keep(commit)
             self._emit(PassedThrough("store_down"))
@@ -172,6 +183,7 @@ class GuardedStore:
         """Writes what is pending, for at most `timeout` seconds. The store can be used again afterwards."""
         try:
             async with asyncio.timeout(timeout):
+                await self._deferred.flush()
                 while self._running or self._backlog:
                     self._start_flushing()
                     waiting = {*self._running, *({self._flushing} if self._flushing else ())}
@@ -189,9 +201,7 @@ class GuardedStore:
     async def session(self, address: Address) -> SessionInfo | None:
         return await self._read(self._store.session(address))
 
-    async def history(
-        self, address: Address, *, branch: str | None = None, node: str | None = None
-    ) -> History | None:
+    async def history(self, address: Address, *, branch: str | None = None, node: str | None = None) -> History | None:
         return await self._read(self._store.history(address, branch=branch, node=node))
 
     async def node(self, address: Address, ref: str) -> StoredNode | None:
@@ -255,10 +265,12 @@ class Backlog:
             if _extends(commit, other):
                 commit = _merged(other, commit)
                 self.remove(other)
+        if _cost(commit) > self._limit_bytes:
+            return
         self._commits[id(commit)] = commit
         self._of_tag.setdefault(commit.address.tag, []).append(commit)
         self._bytes += _cost(commit)
-        while self._commits and (self._bytes > self._limit_bytes or len(self._commits) > self._limit_count):
+        while self._bytes > self._limit_bytes or len(self._commits) > self._limit_count:
             self.remove(next(iter(self._commits.values())))
 
     def oldest(self) -> Commit | None:

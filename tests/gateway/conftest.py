@@ -28,11 +28,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, provider: FakeProvider) -> I
         "flaky": provider.base_url,
         "spare": provider.base_url,
     }
-    settings = {"callbacks": ["proxy_plugin.handler", "prometheus"], "require_auth_for_metrics_endpoint": False}
+    settings = {"callbacks": ["prometheus"], "require_auth_for_metrics_endpoint": False}
     router = {"fallbacks": [{"flaky": ["spare"]}], "num_retries": 1, "retry_after": 0}
-    with Proxy(
-        folder, models, custom_auth=True, litellm_settings=settings, router_settings=router
-    ) as running:
+    with Proxy(folder, models, custom_auth=True, litellm_settings=settings, router_settings=router) as running:
         yield running
 
 

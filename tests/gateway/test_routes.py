@@ -7,7 +7,7 @@ import openai
 
 from tests.agent import PLAN, Agent
 from tests.fake_provider import FakeProvider
-from tests.proxy import Proxy
+from tests.proxy import Proxy, eventually
 
 
 def test_a_session_belongs_to_the_key_that_made_it(proxy: Proxy, alice: openai.OpenAI, bob: openai.OpenAI) -> None:
@@ -24,14 +24,14 @@ def test_a_session_belongs_to_the_key_that_made_it(proxy: Proxy, alice: openai.O
     theirs = Agent(bob, extra_headers={"x-litellm-session-id": "walled"})
     theirs.run("another thing")
     assert "my secret" not in proxy.get("/sessions/walled/history", key="sk-bob").text
-    assert proxy.get("/sessions/walled", key="sk-alice").json()["message_count"] == 2
+    eventually(lambda: proxy.get("/sessions/walled", key="sk-alice").json()["message_count"] == 2)
 
 
 def test_an_admin_sees_all_tenants_and_must_say_which_when_an_id_is_not_unique(
     proxy: Proxy, alice: openai.OpenAI, bob: openai.OpenAI
 ) -> None:
     Agent(alice, extra_headers={"x-litellm-session-id": "only-mine"}).run("hello")
-    assert proxy.get("/sessions/only-mine/history").json()["message_count"] == 2
+    eventually(lambda: proxy.get("/sessions/only-mine/history").json()["message_count"] == 2)
     for client in (alice, bob):
         Agent(client, extra_headers={"x-litellm-session-id": "both"}).run("hello")
     assert proxy.get("/sessions/both").status_code == 409

@@ -28,9 +28,7 @@ def calls(*ids: Any) -> dict[str, Any]:
     return {
         "role": "assistant",
         "content": None,
-        "tool_calls": [
-            {"type": "function", "function": function, **({} if i is None else {"id": i})} for i in ids
-        ],
+        "tool_calls": [{"type": "function", "function": function, **({} if i is None else {"id": i})} for i in ids],
     }
 
 
@@ -196,7 +194,8 @@ def test_ids_that_the_target_refuses_are_mapped(provider: str, call_id: str, leg
 
 def test_a_renamed_gemini_id_keeps_its_signature() -> None:
     signature = "__thought__" + "QUJD" * 20
-    out = shape(repaired([user(), *[m for _ in "12" for m in (calls("c1" + signature), result("c1" + signature))]], "gemini"))
+    rounds = [m for _ in "12" for m in (calls("c1" + signature), result("c1" + signature))]
+    out = shape(repaired([user(), *rounds], "gemini"))
     assert out[3][0] != out[1][0]
     assert out[3][0].endswith(signature)
 

@@ -1,46 +1,111 @@
 """The notation of summaries: cells separated by blanks, rows by `;` or a line break, tables in brackets.
 
-    tool(name=value …): column=value table[column column: cell cell; cell cell]
+    tool(name=value …): column=value table[column column: cell cell; cell cell] object{name=value}
 
-Names stand with a tool's first record; later records of the same shape hold the cells alone, in the same
-order. What is no plain word is quoted as in JSON, so that cells can be read back exactly: `Stated`
-derives from the text of a summary what later summaries need not repeat.
+Names stand with a tool's first record. Later records of the same shape hold the cells alone, in the same
+order; a row may hold the identifier it begins with and only the cells that differ from what was stated of
+it last, named. What is no plain word is quoted as in JSON, so that cells can be read back exactly:
+`Stated` derives from the text of a summary what later ones need not repeat.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 NONE = "-"  # the object has no such value
-JOIN = "+"  # objects that stand together in one row
-SAME = "="  # as stated last for this object, or else in the record before
-SAME_OBJECT = ("as", "stated")  # a record whose remaining cells are what differs
+SAME = "="  # as stated last for this object, or else in the record before; `=id`: as for that object
+JOIN = "+"  # joins objects that stand together in one row
+AS_STATED = ("as", "stated")  # opens a record of which only what differs follows, after "except"
+
+DEEP = 12  # levels of nesting that are told apart
 
 _PLAIN = re.compile(r"[^\s\"\[\]{}()=;]*[^\s\"\[\]{}()=;:]")
+_RESERVED = frozenset({NONE, JOIN, AS_STATED[0]})
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[({]|[\])}]|[;\n]|[^\S\n]+|[^\s"\[\](){};]+|"', re.DOTALL)
+_NAMED = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s"\[\](){}=;]+)(?:=(?=.)|(?=[\[{]))', re.DOTALL)
+
+_IDENTIFIER = re.compile(r"(?=.*\d)[\w#@:+./-]{3,64}|[^\s@]+@[^\s@]+|[^\s/]*/\S*")
+_QUANTITY = re.compile(r"\d{4}-\d\d-\d\d.{0,20}|(?!\d+\Z)[\d:.,+-]{1,24}")  # dates, times, amounts
+
+
+def is_identifier(value: Any) -> bool:
+    """Whether a JSON value looks like the name of one thing: an id, an e-mail address, a path."""
+    if isinstance(value, str):
+        found = 3 <= len(value) <= 80 and _IDENTIFIER.fullmatch(value)
+        return bool(found) and not _QUANTITY.fullmatch(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10000
 
 
 def word(text: str) -> str:
     """The text as one cell: as it is, or quoted."""
-    if _PLAIN.fullmatch(text) and text not in (NONE, JOIN, SAME_OBJECT[0]):
+    if _PLAIN.fullmatch(text) and text not in _RESERVED:
         return text
     return json.dumps(text, ensure_ascii=False)
 
 
-def rows(text: str) -> list[list[str]]:
-    """Cells of each row; brackets and quotes keep their inside together."""
-    found: list[list[str]] = [[]]
+def name_cell(name: str, value: str) -> str:
+    return f"{name}{value}" if value[:1] in ("[", "{") else f"{name}={value}"
+
+
+class Table(NamedTuple):
+    """Rows under column names, before it is decided whether the names have to be written."""
+
+    name: str
+    columns: tuple[str, ...]
+    body: list[list[Cell]]
+    brackets: str  # "[]", or "{}" around the one row of an object
+    full: str  # every row in full without column names: equal for equal values
+
+
+class Named(NamedTuple):
+    name: str
+    value: str | Table
+
+
+Cell = str | Table | Named
+
+
+def full_text(cell: Cell) -> str:
+    """The cell with everything that its written form may leave out."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Named):
+        return name_cell(cell.name, full_text(cell.value))
+    return cell.full
+
+
+def full_row(cells: Sequence[Cell]) -> str:
+    return " ".join(map(full_text, cells))
+
+
+def bracketed(full_rows: Sequence[str], brackets: str) -> str:
+    return brackets[0] + "; ".join(full_rows) + brackets[1]
+
+
+def lead_of(arguments: Sequence[str]) -> str:
+    """What a call's record is about: its first argument if that names a thing, else all of them."""
+    return arguments[0] if arguments and is_identifier(arguments[0]) else " ".join(arguments)
+
+
+# Reading
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row; brackets and quotes keep their inside together."""
+    row: list[str] = []
     start, depth = -1, 0
     for token in _TOKEN.finditer(text):
         first = token[0][0]
-        if depth == 0 and first in " \t\r\f\v;\n":
+        if depth == 0 and (first == ";" or first.isspace()):
             if start >= 0:
-                found[-1].append(text[start : token.start()])
+                row.append(text[start : token.start()])
                 start = -1
-            if first in ";\n" and found[-1]:
-                found.append([])
+            if first in ";\n" and row:
+                yield row
+                row = []
             continue
         if start < 0:
             start = token.start()
@@ -49,16 +114,21 @@ def rows(text: str) -> list[list[str]]:
         elif first in "])}" and depth:
             depth -= 1
     if start >= 0:
-        found[-1].append(text[start:])
-    return found if found[-1] else found[:-1]
+        row.append(text[start:])
+    if row:
+        yield row
 
 
-def head_end(text: str) -> int:
-    """Where the first cell of the text ends."""
+def first_row(text: str) -> list[str]:
+    return next(rows(text), [])
+
+
+def head_length(text: str) -> int:
+    """Length of the first cell of the text."""
     depth = 0
     for token in _TOKEN.finditer(text):
         first = token[0][0]
-        if depth == 0 and (first.isspace() or first == ";"):
+        if depth == 0 and (first == ";" or first.isspace()):
             return token.start()
         if first in "[({":
             depth += 1
@@ -67,28 +137,18 @@ def head_end(text: str) -> int:
     return len(text)
 
 
-_NAMED = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s"\[\](){}=;]+)(?:=(?=.)|(?=[\[{]))', re.DOTALL)
-
-
 def named(cell: str) -> tuple[str, str] | None:
-    """(name, value cell) of `name=value`, `name[…]` or `name{…}`; None for a bare cell."""
+    """(name, value) of `name=value`, `name[…]` or `name{…}`; None for a bare cell."""
     match = _NAMED.match(cell)
     return (match[1], cell[match.end() :]) if match else None
 
 
-def name_cell(name: str, value: str) -> str:
-    return f"{name}{value}" if value[:1] in "[{" else f"{name}={value}"
-
-
-def table(bracketed: str) -> tuple[list[str], list[list[str]]]:
-    """(column names if it states them, rows) of `[column column: row; row]`."""
-    body = rows(bracketed[1:-1])
-    if not body:
-        return [], []
-    for index, cell in enumerate(body[0]):
-        if cell.endswith(":"):
-            columns = [*body[0][:index], cell[:-1]]
-            first = body[0][index + 1 :]
+def table(cell: str) -> tuple[list[str], list[list[str]]]:
+    """(column names if the table states them, its rows)."""
+    body = list(rows(cell[1:-1]))
+    for index, text in enumerate(body[0] if body else ()):
+        if text.endswith(":"):
+            columns, first = [*body[0][:index], text[:-1]], body[0][index + 1 :]
             return columns, ([first] if first else []) + body[1:]
     return [], body
 

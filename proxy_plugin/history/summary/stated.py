@@ -1,29 +1,47 @@
 """What the model can already read: the part of the output that precedes, as an index.
 
-A pure function of the texts added, in their order. From own summaries it learns names and cells (the
-notation of `cells`), from any text which words stand beside which identifier.
+A pure function of the texts added, in their order. From own summaries it learns which names of columns
+are in force and the value of each cell that was stated last (the notation of `cells`); from any text,
+which identifiers it mentions.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from itertools import zip_longest
 
-from proxy_plugin.history.summary.cells import NONE, SAME, SAME_OBJECT, head_end, named, parts, rows, table
+from proxy_plugin.history.summary.cells import (
+    AS_STATED,
+    DEEP,
+    JOIN,
+    NONE,
+    SAME,
+    bracketed,
+    first_row,
+    head_length,
+    is_identifier,
+    lead_of,
+    name_cell,
+    named,
+    parts,
+    table,
+)
 from proxy_plugin.history.summary.digest import identifiers
 
-MARKER = "[Tool calls"
-
+_MARKER = re.compile(r"\[Tool calls(?:; full output kept: \w{1,64})?\](?:\n|\Z)")
 _ENTRY = re.compile(r"[^\s\"\[\](){}=;]*\(")
+_LONG = 24  # characters from which a value that another object has too is worth a reference
 
-_WORD = re.compile(r"[\w#@./:+-]+")
-_EDGE = ".:-_/+"
-_LEAD = re.compile(r"(?=.*\d)(?=.*[A-Za-z#_@]|\d{5,}\Z)[\w#@.+-]{4,}\Z")
+
+def marker(ref: str) -> str:
+    """The first line of a summary, which makes it one."""
+    return f"[Tool calls; full output kept: {ref}]" if ref else "[Tool calls]"
 
 
 def is_summary(text: str) -> bool:
     """Whether the text was written by `summarise`."""
-    return text.startswith(MARKER)
+    return bool(_MARKER.match(text))
 
 
 class Stated:
@@ -32,11 +50,11 @@ class Stated:
     __slots__ = ("_layers", "_top")
 
     def __init__(self) -> None:
-        self._layers: tuple[dict[object, str], ...] = ()
-        self._top: dict[object, str] = {}
+        self._layers: tuple[dict[Hashable, str], ...] = ()
+        self._top: dict[Hashable, str] = {}
 
     def copy(self) -> Stated:
-        """An independent index of the same texts. Amortised O(1): layers double in size."""
+        """An independent index of the same texts. Amortised O(1), since layers double in size."""
         if self._top:
             layers = [*self._layers, self._top]
             while len(layers) > 1 and len(layers[-2]) <= 2 * len(layers[-1]):
@@ -47,13 +65,58 @@ class Stated:
         other._layers = self._layers
         return other
 
-    def columns(self, kind: str, name: str) -> list[str]:
-        """Names in force for the bare cells of a tool's "arguments" or "columns", or of a "table"."""
-        known = self.get(("", kind, name))
+    def add(self, text: str) -> None:
+        """Take in a text of the output, whole."""
+        if not is_summary(text):
+            self.mention(text)
+            return
+        tool = ""
+        for entry in re.split(r"\n(?! )", text):
+            tool = self.learn(entry, tool)
+
+    def mention(self, text: str) -> None:
+        for run in identifiers(text):
+            self._top[run] = ""
+
+    # Asking
+
+    def mentions(self, identifier: str) -> bool:
+        return self._get(identifier) is not None
+
+    def columns(self, tool: str) -> list[str]:
+        """Names in force for the bare cells of the tool's results."""
+        return self._names("columns", tool)
+
+    def arguments(self, tool: str) -> list[str]:
+        """Names in force for the bare arguments of the tool."""
+        return self._names("arguments", tool)
+
+    def table(self, name: str) -> list[str]:
+        """Names in force for the bare cells of the tables in columns of that name."""
+        return self._names("table", name)
+
+    def value(self, lead: str, column: str) -> str | None:
+        """What was stated last for the object."""
+        return self._get((lead, column))
+
+    def cell(self, table: str, lead: str, column: str) -> str | None:
+        """What was stated last in the row of a table that begins with `lead`."""
+        return self._get((table, lead, column))
+
+    def record_before(self, tool: str, column: str) -> str | None:
+        """The value in the tool's last record."""
+        return self._get(("", "before", tool, column))
+
+    def owner(self, column: str, value: str) -> str | None:
+        """An object for which the same long value stands in the same column."""
+        lead = self._get(("", "owner", column, value))
+        return lead if lead is not None and self.value(lead, column) == value else None
+
+    def _names(self, kind: str, name: str) -> list[str]:
+        known = self._get(("", kind, name))
         return known.split("\n") if known else []
 
-    def get(self, key: object) -> str | None:
-        """What was stated last under the key."""
+    def _get(self, key: Hashable) -> str | None:
         found = self._top.get(key)
         if found is None:
             for layer in reversed(self._layers):
@@ -62,120 +125,77 @@ class Stated:
                     break
         return found
 
-    def add(self, text: str) -> None:
-        """Take in a text of the output."""
-        if is_summary(text):
-            for entry in re.split(r"\n(?! )", text):
-                self.learn(entry)
-        else:
-            self._read(text)
+    # Reading summaries
 
-    def _read(self, text: str) -> None:
-        for run in identifiers(text):
-            self._top[run] = ""
-        if "\\n" in text:
-            text = text.replace("\\n", "\n")
-        heading: list[str] = []
-        for line in text.split("\n"):
-            words = [word for word in (run.strip(_EDGE) for run in _WORD.findall(line)) if word]
-            leads = [word for word in words if _LEAD.match(word)][:8]
-            leads = heading = leads or heading
-            current = leads[:1]
-            for word in words:
-                if _LEAD.match(word):
-                    current = [word]
-                for lead in current:
-                    self._top["", "beside", lead, word] = ""
-                if leads and leads[0] not in current:
-                    self._top["", "beside", leads[0], word] = ""
-
-    def says(self, lead: str, text: str) -> bool:
-        """Whether kept text names the value beside the object it belongs to."""
-        if len(text) < 4 or not any(character.isdigit() for character in text) and " " not in text:
-            return False
-        if text[0] in "[{":
-            return False
-        words = [run.strip(_EDGE) for run in _WORD.findall(text)]
-        return bool(words) and all(self.get(("", "beside", lead, word)) is not None for word in words)
-
-    def tool(self) -> str | None:
-        return self.get(("", "tool"))
-
-    def last(self, tool: str, column: str) -> str | None:
-        """The value of the column in the tool's record before."""
-        return self.get(("", "last", tool, column))
-
-    def learn(self, entry: str) -> None:
-        """Take in one entry of a summary: a call with what came of it."""
-        for run in identifiers(entry):
-            self._top[run] = ""
+    def learn(self, entry: str, tool: str) -> str:
+        """Take in one entry of a summary: a call with what came of it. Returns the tool it names, which is
+        that of the entry before (`tool`) where it names none."""
+        self.mention(entry)
         if not _ENTRY.match(entry):
-            return
-        end = head_end(entry)
+            return ""
+        end = head_length(entry)
         head = entry[:end].removesuffix(":")
-        if not head.endswith(")"):
-            return
-        tool, _, arguments = head[:-1].partition("(")
-        tool = self._top["", "tool"] = tool or self.get(("", "tool")) or ""
-        given = (rows(arguments) or [[]])[0]
-        lead = self._learn_cells(("arguments", tool), given, "")
+        own, _, arguments = head.removesuffix(")").partition("(")
+        tool = own or tool
+        if not tool or not head.endswith(")"):
+            return ""
+        lead = lead_of(self._learn_cells("arguments", tool, first_row(arguments), "", True))
         if entry[end - 1] != ":":
-            return
-        body = (rows(entry[end + 1 :]) or [[]])[0]
+            return tool
+        body = first_row(entry[end:])
         if body and body[0].endswith(":"):
             pair = named(body[0][:-1])
             lead = pair[1] if pair else body[0][:-1]
             body = body[1:]
-        partial = tuple(body[:2]) == SAME_OBJECT
-        self._learn_cells(("columns", tool), body[3:] if partial else body, lead, partial)
+        partial = tuple(body[:2]) == AS_STATED
+        self._learn_cells("columns", tool, body[3:] if partial else body, lead, not partial)
+        return tool
 
-    def _learn_cells(self, shape: tuple[str, str], cells: list[str], lead: str, partial: bool = False) -> str:
-        """Returns the value of the first cell."""
+    def _learn_cells(self, kind: str, tool: str, cells: list[str], lead: str, names: bool) -> list[str]:
+        """Values of a record's cells. names: cells that are all named bring these names into force."""
         pairs = [named(cell) for cell in cells]
-        if cells and all(pairs) and not partial:
-            self._top["", *shape] = "\n".join(pair[0] for pair in pairs if pair)
-        columns = iter(self.columns(*shape))
-        first = ""
+        if names and cells and all(pairs):
+            self._top["", kind, tool] = "\n".join(pair[0] for pair in pairs if pair)
+        columns = iter(self._names(kind, tool))
+        values = []
         for cell, pair in zip(cells, pairs, strict=True):
             column, value = pair or (next(columns, ""), cell)
-            first = first or value
             if value[:1] in ("[", "{"):
-                value = self._learn_table(column or shape[1], value)
+                value = self._learn_table(column or tool, value)
+            elif value == SAME:
+                value = self.value(lead, column) or self.record_before(tool, column) or ""
             elif value[:1] == SAME:
-                value = (self.get((value[1:], column)) if value[1:] else self.get((lead, column)) or self.get(("", "last", shape[1], column))) or ""
+                value = self.value(value[1:], column) or ""
+            values.append(value)
             if lead and column:
-                self._top[lead, column] = self._top["", "last", shape[1], column] = value
-                if len(value) > 24:
-                    self._top.setdefault(("", "whose", column, value), self.get(("", "whose", column, value)) or lead)
-        return first
+                self._top[lead, column] = self._top["", "before", tool, column] = value
+                if len(value) >= _LONG and is_identifier(lead) and self.owner(column, value) is None:
+                    self._top["", "owner", column, value] = lead
+        return values
 
-    def _learn_table(self, name: str, cell: str) -> str:
-        """Returns the rows in full, whatever they leave out."""
+    def _learn_table(self, name: str, cell: str, depth: int = 0) -> str:
+        """Returns the table in full, whatever its rows leave out."""
+        if depth > DEEP:
+            return cell
         columns, body = table(cell)
         if columns:
             self._top["", "table", name] = "\n".join(columns)
         else:
-            columns = self.columns("table", name)
-        lines = []
-        for row in body:
-            line = []
-            for part in parts(row):
-                values = {}
-                for column, text in zip_longest(columns[: len(part)], part, fillvalue=""):
-                    pair = named(text)
-                    column, value = pair or (column, text)
-                    if value[:1] in ("[", "{"):
-                        value = self._learn_table(column or name, value)
-                    values[column] = value
-                lead = "" if named(part[0]) else part[0]
-                if lead and columns:
-                    for column in columns:
-                        if column in values:
-                            self._top[name, lead, column] = values[column]
-                        else:
-                            values[column] = self.get((name, lead, column)) or NONE
-                    line.append(" ".join(values[column] for column in columns))
-                else:
-                    line.append(" ".join(values.values()))
-            lines.append(" + ".join(line))
-        return cell[0] + "; ".join(lines) + cell[-1]
+            columns = self.table(name)
+        full = [[self._learn_row(name, columns, part, depth + 1) for part in parts(row)] for row in body]
+        return bracketed([f" {JOIN} ".join(row) for row in full], cell[0] + cell[-1])
+
+    def _learn_row(self, name: str, columns: list[str], cells: list[str], depth: int) -> str:
+        values: dict[str, str] = {}
+        for column, cell in zip_longest(columns[: len(cells)], cells, fillvalue=""):
+            column, value = named(cell) or (column, cell)
+            values[column] = self._learn_table(column or name, value, depth) if value[:1] in ("[", "{") else value
+        if not columns or named(cells[0]):
+            return " ".join(name_cell(*pair) if pair[0] else pair[1] for pair in values.items())
+        lead = cells[0]
+        for column in columns:
+            if column in values:
+                self._top[name, lead, column] = values[column]
+            else:
+                values[column] = self.cell(name, lead, column) or NONE
+        return " ".join([values[column] for column in columns])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy_plugin.history.model import ASSISTANT, OTHER, SYSTEM, TOOL, USER, Call, Message
+from proxy_plugin.history.model import ASSISTANT, OTHER, SYSTEM, TOOL, USER, Call, Message, dump
 from proxy_plugin.history.plan import Edit, Plan
+from proxy_plugin.history.wire.parts import usable_id
 
 _ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT, "tool": TOOL}
 
 
-def parse(wire: Sequence[Any], start: int = 0) -> list[Message]:
+def parse(wire: Sequence[Any], start: int = 0, *, continued: bool = False) -> list[Message]:
     """Neutral messages of wire[start:], one each; what is not understood becomes OTHER and passes."""
     messages = []
     for index in range(start, len(wire)):
@@ -25,7 +26,7 @@ def parse(wire: Sequence[Any], start: int = 0) -> list[Message]:
             if raw and isinstance(raw, list):
                 calls = tuple([_call(entry) for entry in raw])
         elif role is TOOL:
-            answers = _usable_id(item.get("tool_call_id"))
+            answers = usable_id(item.get("tool_call_id"))
         name = item.get("name") if role is USER or role is SYSTEM else None
         messages.append(
             Message(role, item.get("content"), calls, answers, name if isinstance(name, str) else None, False, index)
@@ -33,8 +34,9 @@ def parse(wire: Sequence[Any], start: int = 0) -> list[Message]:
     return messages
 
 
-def _usable_id(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
+def settled(wire: Sequence[Any], end: int) -> int:
+    """How many wire messages are read alike whatever stands from `end` on: each is read by itself."""
+    return end
 
 
 def _call(entry: Any) -> Call:
@@ -46,7 +48,7 @@ def _call(entry: Any) -> Call:
         function = {"name": custom.get("name"), "arguments": custom.get("input")} if isinstance(custom, dict) else {}
     name, arguments = function.get("name"), function.get("arguments")
     return Call(
-        _usable_id(entry.get("id")),
+        usable_id(entry.get("id")),
         name if isinstance(name, str) else "",
         arguments if isinstance(arguments, str) else "",
     )
@@ -77,3 +79,22 @@ def _own(message: Message) -> dict[str, Any]:
     if message.role == TOOL:
         return {"role": "tool", "tool_call_id": message.answers, "content": message.content}
     return {"role": message.role, "content": message.content}
+
+
+def weight(items: Sequence[Any], sizes: Mapping[int, int]) -> int:
+    """Bytes of the messages, a comma included for each. `sizes`: those of known objects, by identity."""
+    return sum(sizes.get(id(item)) or len(dump(item)) for item in items) + len(items)
+
+
+def mend(wire: list[Any]) -> tuple[list[Any], dict[str, int]]:
+    """There is nothing in this form that the neutral messages do not show."""
+    return wire, {}
+
+
+def fragment(wire: Sequence[Any], message: Message) -> bytes:
+    """The message itself."""
+    return dump(wire[message.source])
+
+
+def join(fragments: Sequence[Any]) -> list[Any]:
+    return list(fragments)

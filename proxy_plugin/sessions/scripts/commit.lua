@@ -3,19 +3,24 @@
 -- KEYS  1 meta  2 nodes  3 bodies  4 leads  5 branches  6 tips  7 subtasks  8 snapshots  9 marks
 --       10 agents  11 links  12 tomb
 --       in a family also: 13 count  14 first (count again where there is no first reply)  15 token
--- ARGV  1 now, ms  2 now, 12 hex digits  3 session TTL, ms  4 "request" | "reply"
---       5 base: id of the last node taken as stored, or ""
---       6 lead id or ""  7 lead value, "" where it is taken as stored  8 number of messages in it
---       9 field of the explicit subtask or ""  10 its id  11 node after which it would begin, or ""
---       12 field of the running subtask or ""  13 its record  14 the node before it, or ""
---       15 its automatic snapshot  16 when that expires, ms
---       17 record of the running subtask's end, or ""  18 record of the end of the one before it
---       19 agent or ""  20 rest of the JSON of a switch to it  21 the new path continues a conversation "1" | "0"
---       22 number of the session in its family, "" outside of one
---       23 "known" | "find" (the number is a guess) | "own" (it was given out to this commit)
---       24 first reply "1" | "0"
---       25 only check "1" | "0"
---       26… id, head, body of every node after the base; body "" where it is stored already (stage.lua)
+-- ARGV  1 the commit as a JSON object of strings and booleans:
+--         now (ms), now_hex (12 digits), ttl (ms), kind ("request" | "reply")
+--         base           id of the last node that is taken as stored, or ""
+--         lead, messages id of the lead or "", and how many messages it has
+--         explicit, name field and id of the explicit subtask, or ""
+--         mark           node after which that one would begin, or ""
+--         subtask        field of the running subtask, or ""; with it:
+--         record, before what is noted of it, and the node before it or ""
+--         snapshot, expires   its automatic snapshot and when that expires (ms)
+--         ended, ended_before what is noted of its end, or "", and of the end of the one before it
+--         agent, switch  the agent or "", and the JSON of a switch to it without its beginning
+--         continues      whether the path goes on behind its first reply
+--         number         of the session in its family, "" outside of one
+--         mode           "known" | "find" (the number is a guess) | "own" (it was given out to this commit)
+--         first          whether there is a first reply
+--         check          write nothing
+--       2 the lead, "" where it is taken as stored
+--       3… id, head, body of every node after the base; body "" where it is stored already (stage.lua)
 -- Returns {"ok", new nodes, snapshots created, restored, branch, mark…}
 --       {"at", n}      the conversation is the n-th of its family: repeat with its keys
 --       {"open", n}    it is new: repeat with the keys of n, which is now its own
@@ -25,8 +30,9 @@
 local meta, nodes, bodies, leads, branches, tips = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local subtasks, snapshots, marks, agents, links, tomb = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local count, first, token = KEYS[13], KEYS[14], KEYS[15]
-local now, now_hex, ttl, kind, base = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local explicit, number, mode, has_first = ARGV[9], ARGV[22], ARGV[23], ARGV[24] == '1'
+local commit = cjson.decode(ARGV[1])
+local now, ttl, base, explicit, number = commit.now, commit.ttl, commit.base, commit.explicit, commit.number
+local FIRST_NODE = 3
 local MARKS_RETURNED, MARKS_KEPT, AGENTS_KEPT, TOKEN_TTL = 512, 4096, 1000, 3600000
 
 -- Places in the head of a node, see tree.py.
@@ -38,13 +44,13 @@ local function explicit_of(head) return string.sub(head, 108) end
 local INHERIT = '............'
 
 -- Which session of the family: the one that this request or the first reply leads to, else a new one.
-if mode == 'find' or mode == 'own' then
-  local found = redis.call('GET', token) or (has_first and redis.call('GET', first))
+if commit.mode ~= 'known' then
+  local found = redis.call('GET', token) or (commit.first and redis.call('GET', first))
   if found then
     if found ~= number then return {'at', found} end
   else
     local taken = redis.call('EXISTS', meta, tomb) > 0
-    local own = mode == 'own' and number or tostring(redis.call('INCR', count))
+    local own = commit.mode == 'own' and number or tostring(redis.call('INCR', count))
     if own == number and taken then own = tostring(redis.call('INCR', count)) end
     redis.call('PEXPIRE', count, ttl)
     if own ~= number or base ~= '' then return {'open', own} end
@@ -55,12 +61,12 @@ if redis.call('EXISTS', tomb) == 1 then return {'deleted'} end
 
 local last_head = base ~= '' and redis.call('HGET', nodes, base)
 local no_base = base ~= '' and not last_head
-local no_lead = ARGV[6] ~= '' and ARGV[7] == '' and redis.call('HEXISTS', leads, ARGV[6]) == 0
+local no_lead = commit.lead ~= '' and ARGV[2] == '' and redis.call('HEXISTS', leads, commit.lead) == 0
 if no_base or no_lead then return {'missing', no_base and '1' or '0', no_lead and '1' or '0'} end
-if ARGV[25] == '1' then return {'checked'} end
+if commit.check then return {'checked'} end
 
 -- The deepest node that is there already.
-local last, at = base, 26
+local last, at = base, FIRST_NODE
 while at < #ARGV do
   local head = redis.call('HGET', nodes, ARGV[at])
   if not head then break end
@@ -71,24 +77,24 @@ for i = at, #ARGV, 3 do
 end
 
 -- From here on everything is written.
-if ARGV[7] ~= '' then redis.call('HSETNX', leads, ARGV[6], ARGV[7]) end
+if ARGV[2] ~= '' then redis.call('HSETNX', leads, commit.lead, ARGV[2]) end
 
 local inherited = last_head and explicit_of(last_head) or ''
 local from = at -- where in ARGV the explicit subtask begins
-if explicit ~= '' and last_head and ARGV[11] ~= '' and inherited ~= explicit then
-  redis.call('ZADD', marks, 'NX', now, ARGV[11] .. ARGV[10])
+if explicit ~= '' and last_head and commit.mark ~= '' and inherited ~= explicit then
+  redis.call('ZADD', marks, 'NX', now, commit.mark .. commit.name)
   redis.call('ZREMRANGEBYRANK', marks, 0, -1 - MARKS_KEPT)
   for i = at, #ARGV, 3 do
-    if ARGV[i] == ARGV[11] then from = i + 3 end -- what comes before still belongs to the one before
+    if ARGV[i] == commit.mark then from = i + 3 end -- what comes before still belongs to the one before
   end
 end
 
 local current = redis.call('HGET', meta, 'cur')
 local side
 if last_head then
-  side = is_side(last_head) and kind == 'reply'
+  side = is_side(last_head) and commit.kind == 'reply'
 else
-  side = current and ARGV[21] == '0'
+  side = current and not commit.continues
 end
 
 local new, depth = 0, last_head and depth_of(last_head) or 0
@@ -117,62 +123,63 @@ if new > 0 then
   end
   if record then
     if redis.call('HGET', tips, last) == branch then redis.call('HDEL', tips, last) end
-    record = tip .. string.sub(record, 33, 44) .. now_hex
+    record = tip .. string.sub(record, 33, 44) .. commit.now_hex
   else
     repeat
       local n = redis.call('HINCRBY', meta, 'branches', 1)
       branch = n == 1 and 'main' or 'branch-' .. n
     until redis.call('HEXISTS', branches, branch) == 0
-    record = tip .. now_hex .. now_hex
+    record = tip .. commit.now_hex .. commit.now_hex
   end
   redis.call('HSET', branches, branch, record)
   redis.call('HSET', tips, tip, branch)
-  if not side then redis.call('HSET', meta, 'cur', branch, 'head', tip, 'messages', depth + tonumber(ARGV[8])) end
+  if not side then redis.call('HSET', meta, 'cur', branch, 'head', tip, 'messages', depth + tonumber(commit.messages)) end
 end
 
 redis.call('HSETNX', meta, 'created', now)
 if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(now) then redis.call('HSET', meta, 'last', now) end
 
-if kind == 'request' then
+if commit.kind == 'request' then
   redis.call('HINCRBY', meta, 'requests', 1)
   local agent = redis.call('HGET', meta, 'agent')
-  if ARGV[19] ~= '' and agent ~= ARGV[19] then
+  if commit.agent ~= '' and agent ~= commit.agent then
     local previous = agent and cjson.encode(agent) or 'null'
-    redis.call('RPUSH', agents, '{"from":' .. previous .. ',' .. ARGV[20])
+    redis.call('RPUSH', agents, '{"from":' .. previous .. ',' .. commit.switch)
     redis.call('LTRIM', agents, -AGENTS_KEPT, -1)
-    redis.call('HSET', meta, 'agent', ARGV[19])
+    redis.call('HSET', meta, 'agent', commit.agent)
   end
 end
 
 -- The running subtask begins once, with a snapshot, and ends once. Where the reply that ended the one before
 -- it never arrived, this path shows it.
 local created, restored = 0, 0
-local field = ARGV[12]
+local field = commit.subtask
 if field ~= '' then
-  if redis.call('HSETNX', subtasks, field, ARGV[13]) == 1 then
+  if redis.call('HSETNX', subtasks, field, commit.record) == 1 then
     redis.call('ZREMRANGEBYSCORE', snapshots, '-inf', now)
-    redis.call('ZADD', snapshots, ARGV[16], ARGV[15])
+    redis.call('ZADD', snapshots, commit.expires, commit.snapshot)
     redis.call('HINCRBY', meta, 'subtasks', 1)
     created = 1
-    local head = ARGV[14] ~= '' and redis.call('HGET', nodes, ARGV[14])
+    local head = commit.before ~= '' and redis.call('HGET', nodes, commit.before)
     if head and role_of(head) == 'a' then
       local before = explicit_of(head)
       if before == '' then before = 'auto-' .. start_of(head) end
       if before ~= field and redis.call('HEXISTS', subtasks, before) == 1 then
-        restored = redis.call('HSETNX', subtasks, before .. ':end', ARGV[18])
+        restored = redis.call('HSETNX', subtasks, before .. ':end', commit.ended_before)
       end
     end
   end
-  if ARGV[17] ~= '' then restored = restored + redis.call('HSETNX', subtasks, field .. ':end', ARGV[17]) end
+  if commit.ended ~= '' then restored = restored + redis.call('HSETNX', subtasks, field .. ':end', commit.ended) end
 end
 
 if number ~= '' then
-  if mode ~= 'known' then
+  if commit.mode ~= 'known' then
     redis.call('SET', token, number, 'PX', math.min(tonumber(ttl), TOKEN_TTL))
     redis.call('SADD', links, token)
   end
-  if has_first then
-    redis.call('SET', first, number, 'NX')
+  if commit.first then
+    -- Whoever got this first reply last goes on under it: an older conversation alike is most likely over.
+    if commit.continues then redis.call('SET', first, number, 'NX') else redis.call('SET', first, number) end
     if redis.call('GET', first) == number then
       redis.call('PEXPIRE', first, ttl)
       redis.call('SADD', links, first)

@@ -1,0 +1,78 @@
+"""Commits of small conversations: "u1 a1 u2" is a path of three messages, named by role and text."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from itertools import count
+from typing import Any
+
+from proxy_plugin.sessions import identity
+from proxy_plugin.sessions.identity import Address
+from proxy_plugin.sessions.tree import Commit, Lead
+
+TENANT = identity.tenant_of("key", key_hash="alice")
+OTHER_TENANT = identity.tenant_of("key", key_hash="bob")
+START_MS = 1_800_000_000_000
+_ROLES = {"u": "user", "a": "assistant", "c": "assistant", "t": "tool"}  # c: an assistant message with calls
+_clock = count(START_MS)
+
+
+def ids_of(path: str) -> list[str]:
+    ids, parent = [], ""
+    for name in path.split():
+        parent = sha256(f"{parent}/{name}".encode()).hexdigest()[:32]
+        ids.append(parent)
+    return ids
+
+
+def tip_of(path: str) -> str:
+    return ids_of(path)[-1]
+
+
+def session(name: str = "s-1", tenant: str = TENANT) -> Address:
+    return identity.address(tenant, name)
+
+
+def opened(opening: str = "hello", tenant: str = TENANT) -> Address:
+    return identity.find_session({}, {}, tenant, opening)
+
+
+def lead(text: str) -> Lead:
+    return Lead(sha256(text.encode()).hexdigest()[:32], b'[{"role":"system","content":"%s"}]' % text.encode())
+
+
+def request(path: str, address: Address | None = None, **changes: Any) -> Commit:
+    names = path.split()
+    ids = ids_of(path)
+    roles = [_ROLES[name[0]] for name in names]
+    asked = roles.index("user") if "user" in roles else len(roles)
+    replies = [i for i in range(asked, len(roles)) if roles[i] == "assistant"]
+    starts = [i for i, name in enumerate(names) if name[0] == "u" and (i == 0 or names[i - 1][0] == "a")]
+    values: dict[str, Any] = {
+        "address": address or session(),
+        "ids": ids,
+        "bodies": [b'{"text":"%s"}' % name.encode() for name in names],
+        "roles": roles,
+        "first_reply": ids[replies[0]] if replies else None,
+        "lead": None,
+        "kind": "request",
+        "subtask_start": starts[-1] if starts and names[-1][0] != "a" else len(names),
+        "explicit_base": starts[-1] if starts else 0,
+        "size_bytes": 100 * len(names),
+        "at_ms": next(_clock),
+        **changes,
+    }
+    return Commit(**values)
+
+
+def reply(path: str, address: Address | None = None, **changes: Any) -> Commit:
+    """The path's last message is the reply."""
+    asked = request(path.rpartition(" ")[0], address)
+    closes = path.split()[-1][0] == "a"
+    given = {
+        "subtask_start": asked.subtask_start,
+        "explicit_base": asked.explicit_base,
+        "closes": closes,
+        **changes,
+    }
+    return request(path, address, kind="reply", **given)

@@ -1,0 +1,125 @@
+"""Servers of other topologies, on loopback, from the embedded one's binary."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from proxy_plugin.sessions import embedded
+
+SLOTS = 16_384
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of which the one 10,000 higher is free too, which a cluster's nodes talk on."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                with socket.create_server(("127.0.0.1", (port + 10_000) % 65_536 or 1)):
+                    if port < 55_000 and port not in found:
+                        found.append(port)
+            except OSError:
+                continue
+    return found
+
+
+@contextmanager
+def running(folder: Path, *configs: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """One server for each configuration, which has its port in the first line. "sentinel" anywhere makes one."""
+    binary = next(embedded._binaries(folder))
+    processes = []
+    try:
+        for config in configs:
+            port = config.split()[1]
+            home = folder / port
+            home.mkdir()
+            file = home / "server.conf"
+            file.write_text(f"{config}\nbind 127.0.0.1\ndir {home}\nlogfile {home / 'log'}\n")
+            mode = ["--sentinel"] if "sentinel" in config else []
+            processes.append(subprocess.Popen([str(binary), str(file), *mode], stdout=subprocess.DEVNULL))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def client(port: int, password: str | None = None) -> Any:
+    """A client of a server that answers by now."""
+    connected = redis.Redis(port=port, password=password)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            connected.ping()
+            return connected
+        except redis.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the servers did not get ready"
+        time.sleep(0.05)
+
+
+@contextmanager
+def cluster(folder: Path, password: str) -> Iterator[str]:
+    """Three masters; yields their address."""
+    ports = free_ports(3)
+    configs = [
+        f'port {port}\ncluster-enabled yes\nrequirepass {password}\nmasterauth {password}\nsave ""' for port in ports
+    ]
+    with running(folder, *configs):
+        nodes = [client(port, password) for port in ports]
+        for index, node in enumerate(nodes):
+            node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+            first, last = index * SLOTS // 3, (index + 1) * SLOTS // 3 - 1
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            if index:
+                node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], ports[0] + 10_000)
+        wait_until(lambda: all(b"cluster_state:ok" in _raw(node) for node in nodes))
+        yield f"redis+cluster://:{password}@" + ",".join(f"127.0.0.1:{port}" for port in ports[:2])
+
+
+def _raw(node: Any) -> bytes:
+    info = node.execute_command("CLUSTER", "INFO")  # redis-py parses it, or not, by version
+    return info if isinstance(info, bytes) else b"\n".join(f"{k}:{v}".encode() for k, v in info.items())
+
+
+def _knows_all(watcher: Any) -> bool:
+    state = watcher.sentinel_master("main")
+    return bool(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1)
+
+
+@contextmanager
+def sentinel(folder: Path, password: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A master, a replica and three sentinels; yields their address and the master's process."""
+    master, replica, *watchers = free_ports(5)
+    auth = f'requirepass {password}\nmasterauth {password}\nsave ""'
+    watch = (
+        f"sentinel monitor main 127.0.0.1 {master} 2\nsentinel auth-pass main {password}\n"
+        "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 1000"
+    )
+    configs = [f"port {master}\n{auth}", f"port {replica}\nreplicaof 127.0.0.1 {master}\n{auth}"]
+    with running(folder, *configs) as servers:
+        linked = client(replica, password)
+        wait_until(lambda: linked.info("replication")["master_link_status"] == "up")
+        with running(folder, *(f"port {port}\n{watch}" for port in watchers)):
+            for port in watchers:
+                wait_until(partial(_knows_all, client(port)))
+            hosts = ",".join(f"127.0.0.1:{port}" for port in watchers)
+            yield f"redis+sentinel://:{password}@{hosts}/main", servers[0]
