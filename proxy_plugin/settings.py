@@ -47,7 +47,7 @@ class _Validated:
 
 @dataclass(frozen=True, slots=True)
 class Collapse(_Validated):
-    CHOICES = {"policy": ("always", "never"), "summary_role": ("auto", "system", "user", "assistant")}
+    CHOICES: ClassVar = {"policy": ("always", "never"), "summary_role": ("auto", "system", "user", "assistant")}
 
     policy: Literal["always", "never"] = "always"
     summary_role: Literal["auto", "system", "user", "assistant"] = "auto"
@@ -88,7 +88,7 @@ class Http(_Validated):
 
 @dataclass(frozen=True, slots=True)
 class Settings(_Validated):
-    CHOICES = {"mode": ("enforce", "audit", "off"), "tenant": ("key", "user", "team", "org")}
+    CHOICES: ClassVar = {"mode": ("enforce", "audit", "off"), "tenant": ("key", "user", "team", "org")}
 
     mode: Literal["enforce", "audit", "off"] = "enforce"
     tenant: Literal["key", "user", "team", "org"] = "key"

@@ -31,7 +31,14 @@ class Report:
     bytes_before: int = 0
     bytes_after: int = 0
 
-    REPAIRS: ClassVar[tuple[str, ...]] = ("ids_renamed", "results_added", "results_moved", "orphans_moved", "orphans_dropped", "turns_closed")
+    REPAIRS: ClassVar[tuple[str, ...]] = (
+        "ids_renamed",
+        "results_added",
+        "results_moved",
+        "orphans_moved",
+        "orphans_dropped",
+        "turns_closed",
+    )
 
     @property
     def repairs(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import os
 import pickle
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -98,7 +99,7 @@ def test_p4_the_text_of_a_closed_subtask_never_changes(data: st.DataObject, prov
         begin = (completed(chat.parse(request)) or [0])[-1]
         out = rewrite_history(request, provider=provider).messages
         closed_parts.append(out[: len(out) - (len(request) - begin)])
-    for earlier, later in zip(closed_parts, closed_parts[1:], strict=False):
+    for earlier, later in pairwise(closed_parts):
         assert bytes_of(later[: len(earlier)]) == bytes_of(earlier)
 
 

@@ -37,6 +37,9 @@ def file(**fields: Any) -> Part:
 
 
 def opaque(value: Mapping[str, Any]) -> Part:
+    """What only one form has, without what is no part of its meaning."""
+    if value.get("type") == "item_reference":
+        return dict(value)  # its id is all that it says
     return {key: inner for key, inner in value.items() if key not in _COUNTED}
 
 

@@ -137,7 +137,7 @@ class _Reply:
             self.spoke |= side == "said"
             self.served |= side == "served"
             self.sealed |= _may_hide_a_call(item)
-            self.said.append(dict(item) if item.get("type") == "item_reference" else parts.opaque(item))
+            self.said.append(parts.opaque(item))
 
     def message(self, behind: int) -> Message:
         content = parts.content(self.said)
