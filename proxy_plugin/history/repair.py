@@ -158,7 +158,8 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
     plan: Plan = []
     assigned: list[tuple[int, str | None, str]] = []
     repairs: list[tuple[int, str]] = []
-    noted: set[bytes] | None = None
+    noted: set[bytes] = set()  # what stands in front of an orphan, and may not change with what follows it
+    noted_until = start
     staying: dict[int, str] = {}  # results that come late and may, under their ids
 
     for index in range(start, len(messages)):
@@ -184,8 +185,8 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
         elif index in staying:
             _lay_result(messages, index, staying[index], out, plan)
         elif index in pairing.orphans:
-            if noted is None:
-                noted = _paired_contents(messages, start, pairing)
+            noted |= _paired_contents(messages, noted_until, index, pairing)
+            noted_until = index
             _note_orphan(message, noted, dialect, out, plan, repairs)
     return Repaired(out, plan, assigned, repairs)
 
@@ -243,10 +244,10 @@ def _close_turn(out: list[Message], plan: Plan, repairs: list[tuple[int, str]]) 
     out.append(closing)
 
 
-def _paired_contents(messages: Sequence[Message], start: int, pairing: Pairing) -> set[bytes]:
+def _paired_contents(messages: Sequence[Message], start: int, end: int, pairing: Pairing) -> set[bytes]:
     return {
         dump(text_of(message.content) or message.content)
-        for index, message in enumerate(messages[start:], start)
+        for index, message in enumerate(messages[start:end], start)
         if message.role is TOOL and index not in pairing.orphans
     }
 

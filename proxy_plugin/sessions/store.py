@@ -49,7 +49,7 @@ CHUNK_BYTES = 1_000_000
 """About the most that one command or reply carries; a single larger message makes one of its own."""
 CHUNK_ITEMS = 1_000
 MAX_PAGE = 500
-INDEX_SECONDS = 0.2
+INDEX_SECONDS = 0.5
 """How long activity is gathered before the indexes are written."""
 _MAX_TRIES = 8
 _log = logging.getLogger("proxy_plugin")
