@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from proxy_plugin.history.wire import CODECS
+from proxy_plugin.history.wire.stored import FIELDS, WireHistory, parsed, unwrap
 from proxy_plugin.logs import describe
 from proxy_plugin.metrics import Metrics
 from proxy_plugin.sessions.identity import Address, address
@@ -130,10 +132,16 @@ class Api:
         found = await self._sessions().history(_address(info), branch=branch, node=node)
         if found is None:
             raise ApiError(404, f"the session has no such {'node' if node else 'branch'}", kind="not_found_error")
+        form = request.query_params.get("format")
+        if form is not None and form not in CODECS:
+            raise ApiError(400, f"format must be one of {', '.join(CODECS)}", param="format")
+        wire = wire_history(found, form)
         return Json(
             {
                 "session_id": info.session_id,
-                "messages": wire_messages(found),
+                "format": wire.api,
+                **({FIELDS[wire.api]: wire.system} if wire.system is not None else {}),
+                "messages": wire.messages,
                 "message_count": found.message_count,
                 "missing_nodes": list(found.missing),
                 "last_activity": rfc3339(info.last_activity_ms),
@@ -231,27 +239,22 @@ def _node(node: StoredNode) -> dict[str, Any]:
         "created_at": rfc3339(node.at_ms),
         "incomplete": node.incomplete,
         "subtask": node.subtask,
-        "message": _wire(node),
+        "message": (parsed(node.body) or {}).get("wire"),
     }
 
 
 def _subtask_messages(path: History | None, node: StoredNode) -> list[Any]:
     """What a summary stands for: the messages of the node's subtask, up to the node."""
-    return [_wire(other) for other in path.nodes if other.subtask == node.subtask] if path is not None else []
+    own = [other for other in path.nodes if other.subtask == node.subtask] if path is not None else []
+    return unwrap([parsed(other.body) for other in own]).messages
 
 
-def _wire(node: StoredNode) -> Any:
-    try:
-        return orjson.loads(node.body or b"")["wire"]
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def wire_messages(history: History) -> list[Any]:
-    """The client's own list: leading system text as sent last, then each node's wire message. A node that
-    does not parse is left out; the others are served."""
-    lead = orjson.loads(history.lead) if history.lead else []
-    return [*lead, *(wire for node in history.nodes if (wire := _wire(node)) is not None)]
+def wire_history(history: History, form: str | None = None) -> WireHistory:
+    """The client's own list: leading system text as sent last, then each node. A node that does not parse is
+    left out; the others are served."""
+    lead = parsed(history.lead) if history.lead else None
+    entries = lead if isinstance(lead, list) else []
+    return unwrap([*entries, *(parsed(node.body) for node in history.nodes)], form)
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int | None) -> int:

@@ -85,7 +85,7 @@ class SessionPlugin(CustomLogger):
             headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
             body=request.get("body") or data,
             tenant=tenant_of_caller(self._settings, caller),
-            dialect=self._targets.dialect(data),
+            dialect=self._targets.dialect(data, api),
             mode="audit" if wish == "audit" else self._settings.mode,
         )
         async with asyncio.timeout(self._total_seconds):
@@ -103,7 +103,7 @@ class SessionPlugin(CustomLogger):
         if turn is not None and not turn.done:
             try:
                 reply = take_reply(response, lambda call_id: self._pipeline.name_of(turn, call_id))
-                await self._pipeline.after(turn, reply, complete=True)
+                await self._pipeline.after(turn, [reply] if reply else None, complete=True)
             except Exception as error:
                 self._failed("reply", error)
         return None
@@ -134,7 +134,8 @@ class SessionPlugin(CustomLogger):
 
     async def _store_streamed(self, turn: Turn, reply: StreamedReply) -> None:
         try:
-            await self._pipeline.after(turn, reply.message(), complete=reply.finished)
+            message = reply.message()
+            await self._pipeline.after(turn, [message] if message else None, complete=reply.finished)
         except Exception as error:
             self._failed("reply", error)
 

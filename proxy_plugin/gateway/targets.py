@@ -22,18 +22,20 @@ class Targets:
     def __init__(self) -> None:
         self._known: dict[Any, tuple[float, Dialect]] = {}
 
-    def dialect(self, data: Mapping[str, Any]) -> Dialect:
+    def dialect(self, data: Mapping[str, Any], api: str) -> Dialect:
         from litellm.proxy import proxy_server
 
         model, router = str(data.get("model") or ""), proxy_server.llm_router
         fallbacks = data.get("fallbacks")
-        key = (id(router), model, repr(fallbacks) if fallbacks else "")
+        key = (id(router), model, api, repr(fallbacks) if fallbacks else "")
         now = time.monotonic()
         known = self._known.get(key)
         if known is not None and now - known[0] < _KEEP_SECONDS:
             return known[1]
         groups = {model, *_fallback_groups(router, model, fallbacks)}
-        found = strictest([dialect_of(provider) for group in sorted(groups) for provider in _providers(router, group)])
+        found = strictest(
+            [dialect_of(provider, api) for group in sorted(groups) for provider in _providers(router, group)]
+        )
         if len(self._known) >= _MODELS:
             self._known.clear()
         self._known[key] = now, found

@@ -47,7 +47,7 @@ class Harness:
     def accept(self, wire: Any) -> Turn:
         turn = self.send(wire)
         assert turn is not None
-        asyncio.run(self.pipeline.after(turn, {"role": "assistant", "content": "ok"}, complete=True))
+        asyncio.run(self.pipeline.after(turn, [{"role": "assistant", "content": "ok"}], complete=True))
         return turn
 
     def refuse(self, wire: Any) -> Turn:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy_plugin.admin.api import wire_messages
+from proxy_plugin.admin.api import wire_history
 from proxy_plugin.events import ignore
 from proxy_plugin.gateway.pipeline import Incoming, Pipeline
 from proxy_plugin.history.dialects import dialect_of
@@ -51,7 +51,7 @@ class Worker:
 
     async def messages(self, session: str, tenant: str = ALICE) -> list[Any] | None:
         history = await self.store.history(address(tenant, session))
-        return wire_messages(history) if history is not None else None
+        return wire_history(history).messages if history is not None else None
 
     async def close(self) -> None:
         await self.store.close(5)

@@ -101,15 +101,24 @@ def test_p4_each_request_of_a_running_subtask_is_a_prefix_of_the_next(
         previous = out, closed
 
 
+BAD_IDS = ["reused", "always-the-same", "repeated-round", "orphan", "long-ids", "foreign-ids", "odd-ids"]
+
+
 @relaxed
-@given(broken_responses(damages=list(ITEM_DAMAGES)))
-def test_p4_holds_for_items_whose_own_ids_are_wrong(wire: list[Any]) -> None:
-    previous: tuple[list[Any], int] | None = None
-    for request in prefixes(wire, "responses"):
-        out, closed = rewritten(request, "responses", "openai"), len(ends(request, "responses"))
+@given(st.data(), targets)
+def test_p4_holds_for_repaired_histories_in_which_no_result_is_late(
+    data: st.DataObject, target: tuple[str, str]
+) -> None:
+    api, provider = target
+    damages = BAD_IDS if api == "messages" else [*BAD_IDS, *ITEM_DAMAGES]
+    wire = data.draw(BROKEN[api](damages=damages))
+    previous: tuple[list[Any], Any] | None = None
+    for request in prefixes(wire, api):
+        result = rewrite_history(request, api=api, provider=provider)
+        closed = len(ends(request, api)), result.report.subtasks_collapsed
         if previous is not None and previous[1] == closed:
-            assert bytes_of(out[: len(previous[0])]) == bytes_of(previous[0])
-        previous = out, closed
+            assert bytes_of(result.messages[: len(previous[0])]) == bytes_of(previous[0])
+        previous = result.messages, closed
 
 
 @relaxed

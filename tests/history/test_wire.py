@@ -505,6 +505,11 @@ def test_an_orphan_becomes_a_text_block() -> None:
     assert out[2] == user(text(f"{ORPHAN} (gone):\n21 degrees"), text("go on"))
 
 
+def test_an_orphans_note_does_not_hang_on_what_follows() -> None:
+    wire = [user(result("gone", "same")), says("a"), user("q"), says(use("a")), user(result("a", "same"))]
+    assert claude(wire)[0] == claude(wire[:1])[0] == user(text(f"{ORPHAN} (gone):\nsame"))
+
+
 def test_an_orphan_with_an_image_keeps_it() -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
     out = claude([user("q"), says("a"), user(result("gone", [image]))])
