@@ -25,6 +25,8 @@ class IdRule:
     exactly: int | None = None
 
     def accepts(self, call_id: str) -> bool:
+        if not self.alphabet and self.exactly is None:
+            return self.at_most is None or len(call_id) <= self.at_most
         return _pattern(self).fullmatch(call_id) is not None
 
     def fit(self, call_id: str, use: int) -> str:

@@ -56,7 +56,7 @@ class Path:
     wire      the list as it came                 dumps     orjson bytes of each wire item
     messages  neutral messages                    lead      how many of them are leading system text
     alike     wire items equal to the memo's previous request
-    settled   messages taken over from the memo, those of its closed part
+    taken     messages taken over from the memo   settled   those of them that its closed part holds
     size      bytes of the orjson dump of the whole list
     continued whether the list goes on from a response that the provider keeps"""
 
@@ -73,6 +73,7 @@ class Path:
         "messages",
         "settled",
         "size",
+        "taken",
         "wire",
     )
 
@@ -91,22 +92,22 @@ class Path:
         self._alike_ids: list[str] = []
         self._node_ids: list[str] | None = None
         self.messages: list[Message] = []
-        self.settled = 0
+        self.settled = self.taken = 0
         if memo is not None and self.alike:
             known = self.codec.settled(wire, self.alike)
-            self._alike_ids = memo.node_ids[: bisect_right(memo.messages, known, key=_wire_end)]
-            closed = memo.closed
-            if closed is not None and closed.wire_start <= known:
-                self.settled = closed.start
-                self.messages = memo.messages[: closed.start] + self._parse(closed.wire_start)
-        if not self.settled:
-            self.messages = self._parse(0)
+            self.taken = bisect_right(memo.messages, known, key=_wire_end)
+            self._alike_ids = memo.node_ids[: self.taken]
+            self.messages = memo.messages[: self.taken]
+            if memo.closed is not None and memo.closed.wire_start <= known:
+                self.settled = memo.closed.start
+        self.messages += self._parse(_wire_end(self.messages[-1]) if self.messages else 0)
         self.lead = lead_length(self.messages)
 
-    def parse_again(self) -> None:
-        """Forgets messages taken over from a memo: their contents may be objects that have changed since."""
-        self.settled = 0
-        self.messages = self._parse(0)
+    def parse_again(self, start: int = 0, wire_start: int = 0) -> None:
+        """Reads the messages from `start` on anew, where their contents count: what was taken over from a memo
+        may hold objects that have changed since."""
+        self.taken = min(self.taken, start)
+        self.messages = self.messages[:start] + self._parse(wire_start)
 
     def _parse(self, start: int) -> list[Message]:
         return self.codec.parse(self.wire, start, continued=self.continued)

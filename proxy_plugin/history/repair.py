@@ -175,8 +175,12 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
                 message = message._replace(calls=calls)
             plan.append(Edit(index, call_ids=tuple(new_ids)) if changed else index)
             out.append(message)
-            late = _lay_results(messages, index, pairing.seats[index], new_ids, dialect, out, plan, repairs)
-            staying.update(late)
+            row = pairing.seats[index]
+            if len(row) == 1 and row[0] == index + 1 and messages[index + 1].answers == new_ids[0]:
+                plan.append(index + 1)  # the round that most are: nothing to lay anew
+                out.append(messages[index + 1])
+            else:
+                staying.update(_lay_results(messages, index, row, new_ids, dialect, out, plan, repairs))
         elif message.role is not TOOL:
             if message.role is USER and _must_close(dialect, out, plan, own=False):
                 _close_turn(out, plan, repairs)

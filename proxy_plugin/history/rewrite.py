@@ -126,7 +126,7 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
         closed = None
     result = _from(path, closed, dialect, role, ended) if closed is not None else None
     if result is None:
-        if path.settled:
+        if path.taken:
             path.parse_again()
         beginning = Closed(_key(dialect, role, ended, 0), 0, 0, Ids(dialect.ids), Stated(), [], Counter())
         result = _from(path, beginning, dialect, role, ended)
@@ -189,6 +189,9 @@ def _from(
         return None  # it may answer a call of the closed part
     ids = closed.ids.fork()
     repaired = repair(path.messages, closed.start, pairing, dialect, ids)
+    if path.taken > closed.start and (pairing.orphans or completed(repaired.messages) or ended):
+        path.parse_again(closed.start, closed.wire_start)  # contents will be looked at
+        return _from(path, closed, dialect, role, ended)
     positions = {source_of(step): at for at, step in enumerate(repaired.plan)} if ended else {}
     ends = completed(repaired.messages, {positions[index] for index in ended if index in positions})
 
@@ -232,5 +235,6 @@ def _settled(path: Path, closed: Closed, repaired: Repaired, end: int) -> tuple[
 
 
 def _size(path: Path, out: list[Any]) -> int:
-    total = sum(path.sizes.get(id(item)) or len(dump(item)) for item in out)
+    sizes = path.sizes
+    total = sum([sizes.get(id(item)) or len(dump(item)) for item in out])
     return total + max(len(out) - 1, 0) + 2
