@@ -16,7 +16,7 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from proxy_plugin.events import Emit, PassedThrough
 from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn, pass_whole
-from proxy_plugin.gateway.replies import StreamedReply, take_reply
+from proxy_plugin.gateway.replies import StreamedReply, streamed_reply, take_reply
 from proxy_plugin.gateway.targets import Targets
 from proxy_plugin.logs import describe
 from proxy_plugin.sessions.identity import tenant_of
@@ -100,10 +100,10 @@ class SessionPlugin(CustomLogger):
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
         """Whole replies: renames ids and stores the message. Changes the response in place."""
         turn = self._turn(data)
-        if turn is not None and not turn.done:
+        if turn is not None and turn.work is not None:
             try:
-                reply = take_reply(response, lambda call_id: self._pipeline.name_of(turn, call_id))
-                await self._pipeline.after(turn, [reply] if reply else None, complete=True)
+                reply = take_reply(turn.work.path.api, response, self._pipeline.names(turn))
+                await self._pipeline.after(turn, reply and reply.items, complete=reply is None or reply.complete)
             except Exception as error:
                 self._failed("reply", error)
         return None
@@ -113,18 +113,22 @@ class SessionPlugin(CustomLogger):
     ) -> AsyncGenerator[Any, None]:
         """Streams: each chunk goes on at once. What came is stored at the end, also when the client left."""
         turn = self._turn(request_data)
-        if turn is None:
+        reply = self._streamed_reply(turn)
+        if turn is None or reply is None:
             async for chunk in response:
                 yield chunk
             return
-        reply = StreamedReply(lambda call_id: self._pipeline.name_of(turn, call_id))
         try:
             async for chunk in response:
                 try:
-                    reply.see(chunk)
+                    seen = reply.see(chunk)
                 except Exception as error:
                     self._failed("chunk", error)
-                yield chunk
+                    seen = (*reply.rest(), chunk)
+                for part in seen:
+                    yield part
+            for part in reply.rest():
+                yield part
         finally:
             # A task of its own: a client that leaves cancels this generator, not the commit.
             task = asyncio.create_task(self._store_streamed(turn, reply))
@@ -132,10 +136,18 @@ class SessionPlugin(CustomLogger):
             task.add_done_callback(self._tasks.discard)
             await asyncio.shield(task)
 
+    def _streamed_reply(self, turn: Turn | None) -> StreamedReply | None:
+        try:
+            if turn is not None and turn.work is not None:
+                return streamed_reply(turn.work.path.api, self._pipeline.names(turn))
+        except Exception as error:
+            self._failed("reply", error)
+        return None
+
     async def _store_streamed(self, turn: Turn, reply: StreamedReply) -> None:
         try:
-            message = reply.message()
-            await self._pipeline.after(turn, [message] if message else None, complete=reply.finished)
+            came = reply.reply()
+            await self._pipeline.after(turn, came and came.items, complete=came is None or came.complete)
         except Exception as error:
             self._failed("reply", error)
 

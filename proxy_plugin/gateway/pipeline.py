@@ -14,6 +14,7 @@ from typing import Any
 
 from proxy_plugin.events import Emit, PassedThrough, RequestHandled
 from proxy_plugin.gateway.commits import NOTHING_BEHIND, parent_of, reply_commit, request_commit
+from proxy_plugin.gateway.replies import Names
 from proxy_plugin.gateway.safety import Refusals
 from proxy_plugin.history.dialects import Dialect
 from proxy_plugin.history.model import USER, dump, meaning
@@ -69,10 +70,6 @@ class Turn:
     enforced: bool
     collapsed: bool
     work: Work | None
-
-    @property
-    def done(self) -> bool:
-        return self.work is None
 
 
 def _headers(session_id: str, report: Report) -> dict[str, str]:
@@ -153,9 +150,13 @@ class Pipeline:
                 self._marks.popitem(last=False)
         return known
 
-    def name_of(self, turn: Turn, call_id: str) -> str:
-        """The id under which the client shall see a call of the reply: another one if the path holds it."""
-        return turn.work.rewrite.ids.name_new(call_id) if turn.enforced and turn.work is not None else call_id
+    def names(self, turn: Turn) -> Names:
+        """The ids that the client shall see in the reply. Where the provider keeps the conversation they stay
+        as they are: it knows its calls by them."""
+        work = turn.work
+        if not turn.enforced or work is None or work.path.continued:
+            return Names()
+        return Names.beside(work.rewrite.ids, work.path.wire if work.path.api == "responses" else ())
 
     async def after(self, turn: Turn, reply: list[Any] | None, *, complete: bool) -> None:
         """Stores the reply (its wire items as the client saw them; None: there was none worth keeping)."""

@@ -126,8 +126,6 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
         closed = None
     result = _from(path, closed, dialect, role, ended) if closed is not None else None
     if result is None:
-        if path.taken:
-            path.parse_again()
         beginning = Closed(_key(dialect, role, ended, 0), 0, 0, Ids(dialect.ids), Stated(), [], Counter())
         result = _from(path, beginning, dialect, role, ended)
         assert result is not None

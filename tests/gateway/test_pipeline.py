@@ -112,7 +112,7 @@ def test_audit_sends_the_original_and_says_what_would_have_been() -> None:
     wire = history(1)
     turn = harness.send(wire, mode="audit")
     assert turn is not None and turn.messages is wire and collapsed(turn) == "1"
-    assert harness.pipeline.name_of(turn, "c0") == "c0"
+    assert harness.pipeline.names(turn).call("c0") == "c0"
     assert [e.outcome for e in harness.events if isinstance(e, RequestHandled)] == ["audited"]
 
 
@@ -126,6 +126,6 @@ def test_an_id_of_the_reply_that_the_path_holds_is_renamed_and_any_other_is_not(
     harness = Harness()
     turn = harness.send(history(1))
     assert turn is not None
-    renamed = harness.pipeline.name_of(turn, "c0")
-    assert renamed != "c0" and harness.pipeline.name_of(turn, "new") == "new"
-    assert harness.pipeline.name_of(turn, "new") not in ("new", renamed)  # a second call under one id
+    renamed = harness.pipeline.names(turn).call("c0")
+    assert renamed != "c0" and harness.pipeline.names(turn).call("new") == "new"
+    assert harness.pipeline.names(turn).call("new") not in ("new", renamed)  # a second call under one id

@@ -1,46 +1,38 @@
-"""Replies on their way back: ids that the path already holds are renamed, and the message is collected.
-
-LiteLLM's response and chunk objects are handled by their attributes and changed in place: an id, nothing
-else. Chunks are neither held back nor merged.
-"""
+"""Chat completions: message objects, and chunks with deltas. Of several choices the first one is collected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-NameOf = Callable[[str], str]
+from proxy_plugin.gateway.replies.reply import Names, Reply, usable
 
 
-def take_reply(response: Any, name_of: NameOf) -> dict[str, Any] | None:
-    """Renames the ids of a whole chat reply and gives its first choice as a wire message; None if there
-    is none."""
+def take_reply(response: Any, names: Names) -> Reply | None:
     choices = getattr(response, "choices", None) or []
     for choice in choices:
         for call in getattr(choice.message, "tool_calls", None) or []:
-            if isinstance(call.id, str) and call.id:
-                new = name_of(call.id)
+            if usable(call.id):
+                new = names.call(call.id)
                 if new != call.id:
                     call.id = new
     if not choices:
         return None
     wire: dict[str, Any] = choices[0].message.model_dump(exclude_none=True)
-    return {"role": "assistant", "content": None, **wire}
+    return Reply([{"role": "assistant", "content": None, **wire}], complete=True)
 
 
-class StreamedReply:
-    """Renames ids in the chunks of a streamed chat reply and collects its first choice."""
-
-    def __init__(self, name_of: NameOf) -> None:
-        self._name_of = name_of
+class StreamedChat:
+    def __init__(self, names: Names) -> None:
+        self._name_of = names.call
         self._names: dict[tuple[int, int, str], str] = {}
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[dict[str, Any]] = []
         self._newest: dict[int, dict[str, Any]] = {}  # index of a tool call -> the newest call under it
-        self.finished = False
+        self._finished = False
 
-    def see(self, chunk: Any) -> None:
+    def see(self, chunk: Any) -> Sequence[Any]:
         for choice in getattr(chunk, "choices", None) or []:
             delta = choice.delta
             first = choice.index == 0
@@ -52,11 +44,12 @@ class StreamedReply:
                 if getattr(delta, "reasoning_content", None):
                     self._reasoning.append(delta.reasoning_content)
                 if choice.finish_reason:
-                    self.finished = True
+                    self._finished = True
+        return (chunk,)
 
     def _see_call(self, call: Any, choice: int, collect: bool) -> None:
         fresh = False
-        if isinstance(call.id, str) and call.id:
+        if usable(call.id):
             key = (choice, call.index, call.id)
             fresh = key not in self._names
             if fresh:
@@ -74,13 +67,15 @@ class StreamedReply:
             function["name"] += call.function.name or ""
             function["arguments"] += call.function.arguments or ""
 
-    def message(self) -> dict[str, Any] | None:
-        """The reply as a wire message; None before anything came."""
-        if not self._text and not self._calls and not self.finished:
+    def rest(self) -> Sequence[Any]:
+        return ()
+
+    def reply(self) -> Reply | None:
+        if not self._text and not self._calls and not self._finished:
             return None
         wire: dict[str, Any] = {"role": "assistant", "content": "".join(self._text) or None}
         if self._calls:
             wire["tool_calls"] = self._calls
         if self._reasoning:
             wire["reasoning_content"] = "".join(self._reasoning)
-        return wire
+        return Reply([wire], self._finished)
