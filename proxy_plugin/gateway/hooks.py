@@ -24,7 +24,12 @@ from proxy_plugin.settings import Settings
 
 log = logging.getLogger("proxy_plugin")
 
-ENDPOINTS = {"acompletion": ("chat", "messages"), "completion": ("chat", "messages")}
+ENDPOINTS = {
+    "acompletion": ("chat", "messages"),
+    "completion": ("chat", "messages"),
+    "anthropic_messages": ("messages", "messages"),
+    "aresponses": ("responses", "input"),
+}
 """Call types of LiteLLM whose histories are handled: the wire form, and where in the request it stands."""
 
 _CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-litellm-api-key", "x-goog-api-key", "cookie"})
@@ -45,7 +50,7 @@ class SessionPlugin(CustomLogger):
         self._targets = Targets()
         self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()  # by LiteLLM's logging object of the call
         self._tasks: set[asyncio.Task[None]] = set()
-        self._total_seconds = settings.deadlines.total_ms / 1000
+        self.total_seconds = settings.deadlines.total_ms / 1000
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
         """Stores and rewrites the history; the list in `data` is replaced at the very end or not at all."""
@@ -68,28 +73,42 @@ class SessionPlugin(CustomLogger):
         if logging_object is not None:
             self._turns[logging_object] = turn
         messages, turn.messages = turn.messages, None
-        if messages is not data[key]:
+        if messages is not None:
             data[key] = messages
         return None
 
     async def _before(self, api: str, wire: Any, caller: Any, data: Any) -> Turn | None:
+        incoming = self._incoming(api, wire, tenant_of_caller(self._settings, caller), data)
+        if incoming is None:
+            return None
+        async with asyncio.timeout(self.total_seconds):
+            turn = await self._pipeline.before(incoming)
+        if turn is not None and turn.messages is incoming.wire:
+            turn.messages = None
+        return turn
+
+    def preview(self, tenant: str, data: Any) -> Any:
+        """The messages that a request to /v1/messages would be sent with; `data` as the hooks get it."""
+        incoming = self._incoming("messages", data.get("messages"), tenant, data)
+        return data.get("messages") if incoming is None else self._pipeline.preview(incoming)
+
+    def _incoming(self, api: str, wire: Any, tenant: str, data: Any) -> Incoming | None:
         request = data.get("proxy_server_request") or {}
         headers = {str(name).lower(): value for name, value in (request.get("headers") or {}).items()}
         wish = str(headers.get("x-proxy-plugin") or "").strip().lower()
         if self._settings.mode == "off" or wish == "off":
             self._passed(api, wire, "mode_off" if self._settings.mode == "off" else "header_off")
             return None
-        incoming = Incoming(
+        return Incoming(
             api=api,
-            wire=wire,
+            wire=[{"role": "user", "content": wire}] if api == "responses" and isinstance(wire, str) else wire,
             headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
             body=request.get("body") or data,
-            tenant=tenant_of_caller(self._settings, caller),
+            tenant=tenant,
             dialect=self._targets.dialect(data, api),
             mode="audit" if wish == "audit" else self._settings.mode,
+            continued=api == "responses" and bool(data.get("previous_response_id") or data.get("conversation")),
         )
-        async with asyncio.timeout(self._total_seconds):
-            return await self._pipeline.before(incoming)
 
     def _passed(self, api: str, wire: Any, reason: str) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from starlette.requests import Request
 
 from proxy_plugin.admin.api import Api, ApiError, Caller
+from proxy_plugin.gateway.count_tokens import counting_routes
 from proxy_plugin.gateway.hooks import SessionPlugin, tenant_of_caller
 from proxy_plugin.gateway.pipeline import Pipeline
 from proxy_plugin.metrics import Metrics
@@ -35,13 +36,17 @@ def make_handler() -> SessionPlugin:
     store = SessionStore(connection, settings, metrics.observe) if connection is not None else None
     guarded = GuardedStore(store, settings, metrics.observe) if store is not None else None
     pipeline = Pipeline(settings, guarded, metrics.observe)
+    plugin = SessionPlugin(settings, pipeline, metrics.observe)
+    authenticate = _authenticator(settings)
     _mount(
-        Api(settings.http.prefix, guarded, metrics, _authenticator(settings), open_metrics=settings.http.open_metrics)
+        Api(settings.http.prefix, guarded, metrics, authenticate, open_metrics=settings.http.open_metrics),
+        plugin,
+        authenticate,
     )
     if connection is not None and guarded is not None:
         _greet(connection, guarded)
         _close_at_shutdown(connection, guarded)
-    return SessionPlugin(settings, pipeline, metrics.observe)
+    return plugin
 
 
 def config_folder() -> Path | None:
@@ -95,14 +100,15 @@ def _close_at_shutdown(connection: Connection, store: GuardedStore) -> None:
     proxy_server.proxy_shutdown_event = shutdown
 
 
-def _mount(api: Api) -> None:
+def _mount(api: Api, plugin: SessionPlugin, authenticate: Any) -> None:
     """In front of LiteLLM's own routes, once."""
     from litellm.proxy.proxy_server import app
 
     if getattr(app.state, "proxy_plugin_mounted", False):
         return
     app.state.proxy_plugin_mounted = True
-    app.router.routes[:0] = api.routes()
+    counting = counting_routes(app, plugin.preview, authenticate, plugin.total_seconds)
+    app.router.routes[:0] = [*api.routes(), *counting]
 
 
 def _authenticator(settings: Settings) -> Any:

@@ -43,6 +43,7 @@ class Incoming:
     tenant: str
     dialect: Dialect
     mode: str  # "enforce" or "audit"
+    continued: bool = False  # goes on from a response that the provider keeps
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Pipeline:
         opening = _opening(incoming)
         address = find_session(incoming.headers, incoming.body, incoming.tenant, opening)
         memo = self._memos.take(address.tag)
-        path = read(incoming.wire, incoming.api, memo)
+        path = read(incoming.wire, incoming.api, memo, continued=incoming.continued)
         if path is None:
             pass_whole(self._emit, incoming.api, incoming.wire, "not_understood")
             return None
@@ -114,7 +115,7 @@ class Pipeline:
         if careful:
             self._emit(PassedThrough("safety_fallback"))
         settings = self._repair_only if careful else self._settings
-        result = rewrite(path, incoming.dialect, settings, Context(frozenset(marks)), memo)
+        result = rewrite(path, incoming.dialect, settings, Context(frozenset(marks), incoming.continued), memo)
         self._memos.put(address.tag, memo)
         if result.limited:
             self._emit(PassedThrough(result.limited))
@@ -133,6 +134,17 @@ class Pipeline:
             collapsed=result.report.subtasks_collapsed > 0,
             work=Work(path, commit, result, replace(address, session_id=session_id) if committed else address),
         )
+
+    def preview(self, incoming: Incoming) -> Any:
+        """The list that `before` would send on, as far as this worker knows; nothing is stored or counted."""
+        path = read(incoming.wire, incoming.api, continued=incoming.continued)
+        if path is None or incoming.mode != "enforce":
+            return incoming.wire
+        address = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
+        commit = request_commit(path, address, incoming.headers, incoming.body, NOTHING_BEHIND)
+        careful = self._refusals.tripped(address.tag, parent_of(commit, commit.subtask_start))
+        context = Context(frozenset(self._marks.get(address.tag, ())), incoming.continued)
+        return rewrite(path, incoming.dialect, self._repair_only if careful else self._settings, context).messages
 
     async def _commit(self, commit: Commit) -> Committed | None:
         return await self._store.commit(commit) if self._store is not None else None
