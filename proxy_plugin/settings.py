@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from proxy_plugin.history.dialects import ALIASES, DIALECTS
+
 ENV_PREFIX = "PROXY_PLUGIN_"
 ENV_OTHER = frozenset({"PROXY_PLUGIN_CONFIG", "PROXY_PLUGIN_REDIS_URL"})
 """Variables with the prefix that are no settings."""
@@ -78,12 +80,23 @@ class Store(_Validated):
     breaker_failures: int = _at_least(1, 5)
     breaker_reset_ms: int = _at_least(1, 1_000)
     backlog_bytes: int = _at_least(0, 64_000_000)
+    honour_store_false: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Http(_Validated):
     prefix: str = "/api/v1"
     open_metrics: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Targets(_Validated):
+    providers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for model, provider in self.providers.items():
+            if provider not in DIALECTS and provider not in ALIASES:
+                raise ValueError(f"providers: {model}: {provider!r} is not one of {', '.join(sorted(DIALECTS))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,7 @@ class Settings(_Validated):
     deadlines: Deadlines = field(default_factory=Deadlines)
     store: Store = field(default_factory=Store)
     http: Http = field(default_factory=Http)
+    targets: Targets = field(default_factory=Targets)
 
     @classmethod
     def load(

@@ -53,6 +53,7 @@ def test_the_readme_names_every_setting() -> None:
         ("collapse: {policy: sometimes}", r"plugin\.yaml: collapse\.policy: .*'always' or 'never'"),
         ("store: {session_ttl_s: soon}", r"plugin\.yaml: store\.session_ttl_s: "),
         ("store: {session_ttl_s: 0}", r"plugin\.yaml: store: session_ttl_s: 0 is less than 1"),
+        ("targets: {providers: {m: mistrall}}", r"plugin\.yaml: targets: providers: m: 'mistrall' is not one of"),
         ("mode: maybe", r"plugin\.yaml: mode: "),
         ("- a list", r"plugin\.yaml: must hold settings"),
         ("mode: [", r"plugin\.yaml: is no valid YAML"),

@@ -47,7 +47,7 @@ class SessionPlugin(CustomLogger):
         self._settings = settings
         self._pipeline = pipeline
         self._emit = emit
-        self._targets = Targets()
+        self._targets = Targets(settings.targets.providers)
         self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()  # by LiteLLM's logging object of the call
         self._tasks: set[asyncio.Task[None]] = set()
         self.total_seconds = settings.deadlines.total_ms / 1000

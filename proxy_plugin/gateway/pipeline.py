@@ -54,6 +54,7 @@ class Work:
     commit: Commit
     rewrite: Rewrite
     address: Address  # of the session, once the store has said which it is
+    store: GuardedStore | None  # where its reply goes
 
 
 @dataclass(slots=True)
@@ -107,7 +108,8 @@ class Pipeline:
         commit = request_commit(path, address, incoming.headers, incoming.body, NOTHING_BEHIND)
         spent = time.perf_counter() - started
 
-        committed = await self._commit(commit)
+        store = self._store_for(incoming)
+        committed = await store.commit(commit) if store is not None else None
         started = time.perf_counter()
         marks = self._known_marks(address, commit, committed)
         subtask = parent_of(commit, commit.subtask_start)
@@ -124,7 +126,7 @@ class Pipeline:
         outcome = ("rewritten" if changed else "unchanged") if enforced else "audited"
         seconds = spent + time.perf_counter() - started
         self._emit(RequestHandled(incoming.api, outcome, result.report, seconds))
-        session_id = (committed.session_id if committed else address.session_id) or f"{address.tag}.0"
+        session_id = (committed.session_id if committed else address.session_id) or f"{address.family}.0"
         return Turn(
             messages=result.messages if enforced else incoming.wire,
             headers=_headers(session_id, result.report),
@@ -132,7 +134,7 @@ class Pipeline:
             subtask=subtask,
             enforced=enforced,
             collapsed=result.report.subtasks_collapsed > 0,
-            work=Work(path, commit, result, replace(address, session_id=session_id) if committed else address),
+            work=Work(path, commit, result, replace(address, session_id=session_id) if committed else address, store),
         )
 
     def preview(self, incoming: Incoming) -> Any:
@@ -146,8 +148,10 @@ class Pipeline:
         context = Context(frozenset(self._marks.get(address.tag, ())), incoming.continued)
         return rewrite(path, incoming.dialect, self._repair_only if careful else self._settings, context).messages
 
-    async def _commit(self, commit: Commit) -> Committed | None:
-        return await self._store.commit(commit) if self._store is not None else None
+    def _store_for(self, incoming: Incoming) -> GuardedStore | None:
+        """None for a request that shall not be stored (the Responses API's `store: false`, if that counts)."""
+        unwanted = self._settings.store.honour_store_false and incoming.body.get("store") is False
+        return None if unwanted else self._store
 
     def _known_marks(self, address: Address, commit: Commit, committed: Committed | None) -> tuple[str, ...]:
         """Where the client's own subtasks end: from the store, else from what this worker remembers."""
@@ -177,9 +181,9 @@ class Pipeline:
             return
         self._refusals.accepted(turn.tag, turn.subtask)
         answer = read(reply, work.path.api) if reply else None
-        if answer is not None and answer.messages and self._store is not None:
+        if answer is not None and answer.messages and work.store is not None:
             asked = replace(work.commit, address=work.address)
-            await self._store.commit_reply(reply_commit(asked, work.path, answer, complete))
+            await work.store.commit_reply(reply_commit(asked, work.path, answer, complete))
 
     def failed(self, turn: Turn, *, refused: bool) -> None:
         """The call failed for good; `refused`: the provider took the request as malformed."""

@@ -19,7 +19,8 @@ _MODELS = 1_000
 class Targets:
     """Finds and remembers the dialect of a model group, by LiteLLM's router."""
 
-    def __init__(self) -> None:
+    def __init__(self, corrected: Mapping[str, str]) -> None:
+        self._corrected = corrected  # model name -> provider, from the settings
         self._known: dict[Any, tuple[float, Dialect]] = {}
 
     def dialect(self, data: Mapping[str, Any], api: str) -> Dialect:
@@ -33,13 +34,18 @@ class Targets:
         if known is not None and now - known[0] < _KEEP_SECONDS:
             return known[1]
         groups = {model, *_fallback_groups(router, model, fallbacks)}
-        found = strictest(
-            [dialect_of(provider, api) for group in sorted(groups) for provider in _providers(router, group)]
-        )
+        providers = [provider for group in sorted(groups) for provider in self._providers(router, group)]
+        found = strictest([dialect_of(provider, api) for provider in providers])
         if len(self._known) >= _MODELS:
             self._known.clear()
         self._known[key] = now, found
         return found
+
+    def _providers(self, router: Any, group: str) -> Iterator[str]:
+        if group in self._corrected:
+            yield self._corrected[group]
+        else:
+            yield from _providers(router, group)
 
 
 def _providers(router: Any, group: str) -> Iterator[str]:

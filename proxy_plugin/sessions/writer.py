@@ -23,6 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from proxy_plugin import events
 from proxy_plugin.events import Emit, PassedThrough, StoreCalled
+from proxy_plugin.logs import describe
 from proxy_plugin.sessions.breaker import Breaker
 from proxy_plugin.sessions.connection import is_transient, kind_of
 from proxy_plugin.sessions.deferral import DeferredReplies
@@ -134,7 +135,7 @@ class GuardedStore:
                 self._breaker.failure()
                 self._keep(commit)
             else:
-                _log.warning("a conversation is not stored: %s", kind_of(error), exc_info=error)
+                _log.warning("a conversation is not stored: %s", describe(error))
             return None, error
 
     def _let_run(self, task: asyncio.Task[tuple[Committed | None, Exception | None]], commit: Commit) -> None:
@@ -173,7 +174,7 @@ class GuardedStore:
                 if is_transient(error):
                     self._breaker.failure()
                     raise _StillDown from None
-                _log.warning("a conversation is not stored: %s", kind_of(error), exc_info=error)
+                _log.warning("a conversation is not stored: %s", describe(error))
             else:
                 self._breaker.success()
                 self._emit(StoreCalled("background", perf_counter() - started))

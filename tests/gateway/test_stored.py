@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,21 @@ def test_p9_what_was_acknowledged_is_there_for_another_worker(
 
 def _dump(wire: Any) -> bytes:
     return orjson.dumps(wire, default=lambda other: "<object>")
+
+
+def test_a_request_with_store_false_is_not_stored_if_that_counts(play: Any, folder: Settings) -> None:
+    async def scenario(worker: Worker) -> None:
+        careful = Worker(replace(folder, store=replace(folder.store, honour_store_false=True)))
+        body = {"metadata": {"session_id": "private"}, "store": False}
+        wire = [{"role": "user", "content": "between us"}]
+        for one, stored in ((careful, False), (worker, True)):
+            turn = await one.pipeline.before(
+                Incoming("responses", wire, {}, body, ALICE, dialect_of("openai"), "enforce")
+            )
+            assert turn is not None
+            reply = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes"}]}
+            await one.pipeline.after(turn, [reply], complete=True)
+            assert (await worker.messages("private") is not None) is stored
+        await careful.close()
+
+    play(scenario)
