@@ -17,8 +17,9 @@ from proxy_plugin.gateway.commits import NOTHING_BEHIND, parent_of, reply_commit
 from proxy_plugin.gateway.replies import Names
 from proxy_plugin.gateway.safety import Refusals
 from proxy_plugin.history.dialects import Dialect
+from proxy_plugin.history.memo import Memo
 from proxy_plugin.history.model import USER, dump, meaning
-from proxy_plugin.history.path import Memo, Path
+from proxy_plugin.history.path import Path
 from proxy_plugin.history.report import Report
 from proxy_plugin.history.rewrite import Rewrite, read, rewrite
 from proxy_plugin.history.subtasks import Context

@@ -98,9 +98,7 @@ def _rounds(messages: Sequence[Message]) -> tuple[list[Round], list[bool]]:
     return rounds, in_round
 
 
-def _learn(
-    stated: Stated, path: Path, messages: Sequence[Message], plan: Plan, indices: Sequence[int] | range
-) -> None:
+def _learn(stated: Stated, path: Path, messages: Sequence[Message], plan: Plan, indices: Sequence[int] | range) -> None:
     for index in indices:
         source = source_of(plan[index])
         if source is not None and source < path.lead:

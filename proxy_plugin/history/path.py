@@ -9,45 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from proxy_plugin.history.memo import Memo
 from proxy_plugin.history.model import ROOT, Message, dump, lead_length, node_id
 from proxy_plugin.history.plan import Plan
 from proxy_plugin.history.wire import CODECS
-
-if TYPE_CHECKING:
-    from proxy_plugin.history.rewrite import Closed
-
-_MEMO_KEY = "litellm-session-plugin"
-
-
-class Memo:
-    """What the previous request of a conversation left for the next one. Saves time, changes no answer."""
-
-    __slots__ = ("closed", "dumps", "form", "messages", "node_ids")
-
-    def __init__(self) -> None:
-        self.form: Any = None
-        self.dumps: list[bytes] = []
-        self.messages: list[Message] = []
-        self.node_ids: list[str] = []
-        self.closed: Closed | None = None
-
-    @classmethod
-    def of(cls, holder: Any) -> Memo | None:
-        """The memo kept in a plain dict (the public form), or None."""
-        if isinstance(holder, cls) or not isinstance(holder, dict):
-            return holder if isinstance(holder, cls) else None
-        memo = holder.get(_MEMO_KEY)
-        if not isinstance(memo, cls):
-            memo = holder[_MEMO_KEY] = cls()
-        return memo
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.dumps))
 
 
 class Path:
@@ -92,15 +61,18 @@ class Path:
         self._alike_ids: list[str] = []
         self._node_ids: list[str] | None = None
         self.messages: list[Message] = []
-        self.settled = self.taken = 0
+        self.settled = self.taken = begin = 0
         if memo is not None and self.alike:
             known = self.codec.settled(wire, self.alike)
-            self.taken = bisect_right(memo.messages, known, key=_wire_end)
-            self._alike_ids = memo.node_ids[: self.taken]
+            self._alike_ids = memo.node_ids[: bisect_right(memo.messages, known, key=_wire_end)]
+            closed = memo.closed
+            if closed is not None and closed.wire_start <= known:
+                self.settled, begin = closed.start, closed.wire_start
+            self.taken = self.settled
+            if known == self.alike:  # each item is read by itself: reading can go on anywhere
+                self.taken, begin = len(self._alike_ids), known
             self.messages = memo.messages[: self.taken]
-            if memo.closed is not None and memo.closed.wire_start <= known:
-                self.settled = memo.closed.start
-        self.messages += self._parse(_wire_end(self.messages[-1]) if self.messages else 0)
+        self.messages += self._parse(begin)
         self.lead = lead_length(self.messages)
 
     def parse_again(self, start: int = 0, wire_start: int = 0) -> None:

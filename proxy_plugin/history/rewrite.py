@@ -13,8 +13,9 @@ from typing import Any
 
 from proxy_plugin.history.collapse import collapse
 from proxy_plugin.history.dialects import Dialect, IdRule, dialect_of
+from proxy_plugin.history.memo import Closed, Memo
 from proxy_plugin.history.model import ASSISTANT, SYSTEM, USER, dump
-from proxy_plugin.history.path import Memo, Path
+from proxy_plugin.history.path import Path
 from proxy_plugin.history.plan import Plan, source_of
 from proxy_plugin.history.repair import Ids, Repaired, pair, repair
 from proxy_plugin.history.report import Report
@@ -44,19 +45,6 @@ class Rewrite:
     ids: Ids = field(default_factory=lambda: Ids(IdRule()))
     limited: str = ""
     error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Everything that the completed subtasks of a path leave behind for what follows them."""
-
-    key: Any  # dialect, settings, what the client said of this part: what the decisions hang on
-    start: int  # messages (and wire items) of the closed part
-    wire_start: int
-    ids: Ids
-    stated: Stated
-    plan: Plan
-    counts: Counter[str]
 
 
 def rewrite_history(

@@ -19,7 +19,6 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from time import time
 from typing import Any
 
@@ -31,6 +30,17 @@ from proxy_plugin.sessions import identity, keys, tree
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.keys import SessionKeys
+from proxy_plugin.sessions.records import (
+    agent_said,
+    agent_switch,
+    list_length,
+    session_info,
+    snapshot_record,
+    stored_body,
+    stored_node,
+    subtask_record,
+    subtask_said,
+)
 from proxy_plugin.sessions.tree import (
     Branch,
     Commit,
@@ -215,8 +225,8 @@ class SessionStore:
             "mode": mode,
             "first": commit.first_reply is not None,
             "check": check,
-            **_subtask_said(commit, lead_count, self._snapshot_ttl_ms),
-            **_agent_said(commit),
+            **subtask_said(commit, lead_count, self._snapshot_ttl_ms),
+            **agent_said(commit),
         }
         lead_value = tree.encode_body(commit.lead.body) if commit.lead and not attempt.lead_stored else b""
         args: list[str | bytes | int] = [orjson.dumps(said), lead_value]
@@ -235,7 +245,7 @@ class SessionStore:
             return 0
         count = self._lead_counts.get(commit.lead.id)
         if count is None:
-            count = _list_length(commit.lead.body)
+            count = list_length(commit.lead.body)
             self._lead_counts.put(commit.lead.id, count)
         return int(count)
 
@@ -299,7 +309,7 @@ class SessionStore:
             return None
         name = keys.of_session(address).agents
         switches = await self._connection.command("lrange", name, 0, -1)
-        history = tuple(_agent_switch(entry) for entry in switches)
+        history = tuple(agent_switch(entry) for entry in switches)
         return replace(infos[0], agent_history=history, switch_count=len(history))
 
     async def history(self, address: Address, *, branch: str | None = None, node: str | None = None) -> History | None:
@@ -320,7 +330,7 @@ class SessionStore:
         nodes, missing = await self._path(names, head)
         nodes = await self._with_bodies(names, nodes, missing)
         lead = await self._lead(names, nodes[-1].lead) if nodes else None
-        count = (nodes[-1].depth if nodes else 0) + (_list_length(lead) if lead else 0)
+        count = (nodes[-1].depth if nodes else 0) + (list_length(lead) if lead else 0)
         return History(session, head, lead, tuple(nodes), count, tuple(missing))
 
     async def node(self, address: Address, ref: str) -> StoredNode | None:
@@ -335,7 +345,7 @@ class SessionStore:
             self._connection.command("hget", names.nodes, full),
             self._connection.command("hget", names.bodies, full),
         )
-        return _node(full, head, body)
+        return stored_node(full, head, body)
 
     async def sessions(
         self, tenant: str | None, *, limit: int = 50, cursor: str | None = None, offset: int = 0
@@ -384,7 +394,7 @@ class SessionStore:
         if not address.session_id:
             return ()
         fields = {f.decode(): v async for f, v in self._fields(keys.of_session(address).subtasks)}
-        found = [_subtask(v, fields.get(f + ":end")) for f, v in fields.items() if not f.endswith(":end")]
+        found = [subtask_record(v, fields.get(f + ":end")) for f, v in fields.items() if not f.endswith(":end")]
         return tuple(sorted(found, key=lambda subtask: (subtask.started_ms, subtask.first)))
 
     async def snapshots(self, address: Address) -> tuple[Snapshot, ...]:
@@ -397,7 +407,7 @@ class SessionStore:
         while True:
             begin = len(found)
             piece = await self._connection.command("zrange", name, begin, begin + CHUNK_ITEMS - 1, withscores=True)
-            found += [_snapshot(member, score) for member, score in piece]
+            found += [snapshot_record(member, score) for member, score in piece]
             if len(piece) < CHUNK_ITEMS:
                 return tuple(sorted(found, key=lambda snapshot: (snapshot.created_ms, snapshot.snapshot_id)))
 
@@ -430,7 +440,7 @@ class SessionStore:
             return await pipeline.execute()
 
         replies = await self._connection.call(read)
-        return [_info(address, *replies[5 * i : 5 * i + 5]) for i, address in enumerate(addresses)]
+        return [session_info(address, *replies[5 * i : 5 * i + 5]) for i, address in enumerate(addresses)]
 
     async def _resolve(self, names: SessionKeys, ref: str) -> str | None:
         """The full id of the one node whose id begins like this."""
@@ -482,7 +492,7 @@ class SessionStore:
             ids = [node.id for node in nodes[begin:end]]
             stored = await self._connection.command("hmget", names.bodies, ids)
             for node, value in zip(nodes[begin:end], stored, strict=True):
-                body = _body(value)
+                body = stored_body(value)
                 if body is None:
                     missing.append(node.id)
                 whole.append(replace(node, body=body))
@@ -492,7 +502,7 @@ class SessionStore:
     async def _lead(self, names: SessionKeys, lead: str) -> bytes | None:
         if not lead:
             return None
-        return _body(await self._connection.command("hget", names.leads, lead))
+        return stored_body(await self._connection.command("hget", names.leads, lead))
 
     # ---- indexes
 
@@ -618,162 +628,6 @@ class _Attempt:
     @property
     def address(self) -> Address:
         return self.commit.address.numbered(self.number) if self.number else self.commit.address
-
-
-def _subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[str, str]:
-    """What the commit says of subtasks, in the words of the script."""
-    ids = commit.ids
-    start, explicit, name, mark = commit.subtask_start, "", "", ""
-    if commit.subtask_id is not None:
-        explicit, name = keys.subtask_field(commit.subtask_id), tree.clean(commit.subtask_id)
-        start = min(commit.explicit_base, len(ids) - 1)
-        mark = ids[start - 1] if start > 0 else ""
-    said = {"explicit": explicit, "name": name, "mark": mark, "subtask": ""}
-    if not 0 <= start < len(ids) or commit.subtask_start >= len(ids):
-        return said
-    before = ids[start - 1] if start else ""
-    subtask_id = name if explicit else tree.automatic(ids[start])
-    agent = _cleaned(commit.subtask_agent) or _cleaned(commit.agent)
-    snapshot_id = "snap-" + sha256(f"{before}\0{subtask_id}".encode()).hexdigest()[:16]
-    record = {
-        "id": subtask_id,
-        "base": before,
-        "first": ids[start],
-        "started": commit.at_ms,
-        "agent": agent,
-        "description": _cleaned(commit.subtask_description),
-        "snapshot": snapshot_id,
-        "explicit": bool(explicit),
-    }
-    snapshot = {
-        "id": snapshot_id,
-        "name": subtask_id,
-        "node": before,
-        "created": commit.at_ms,
-        "size": commit.size_bytes,
-        "messages": start + lead_count,
-        "agent": agent,
-        "auto": True,
-    }
-    return {
-        **said,
-        "subtask": explicit or subtask_id,
-        "record": _json(record),
-        "before": before,
-        "snapshot": _json(snapshot),
-        "expires": str(commit.at_ms + snapshot_ttl_ms),
-        "ended": _end(commit.tip, commit.at_ms) if commit.closes else "",
-        "ended_before": _end(before, commit.at_ms),
-    }
-
-
-def _end(result: str, at_ms: int) -> str:
-    return _json({"state": "completed", "result": result, "ended": at_ms})
-
-
-def _agent_said(commit: Commit) -> dict[str, str]:
-    """The agent, and the JSON of a switch to it without its `from`, which the script knows."""
-    if not commit.agent:
-        return {"agent": "", "switch": ""}
-    agent, reason = tree.clean(commit.agent), _cleaned(commit.agent_reason)
-    return {"agent": agent, "switch": _json({"to": agent, "reason": reason, "timestamp": commit.at_ms})[1:]}
-
-
-def _json(value: dict[str, Any]) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _cleaned(text: str | None) -> str | None:
-    return None if text is None else tree.clean(text)
-
-
-def _info(
-    address: Address,
-    meta: dict[bytes, bytes],
-    switches: int,
-    last: bytes | None,
-    branches: int,
-    snapshots: int,
-) -> SessionInfo | None:
-    if b"created" not in meta:
-        return None
-    return SessionInfo(
-        tenant=address.tenant,
-        session_id=address.session_id,
-        message_count=int(meta.get(b"messages", 0)),
-        created_ms=int(meta[b"created"]),
-        last_activity_ms=int(meta.get(b"last", meta[b"created"])),
-        current_agent=meta[b"agent"].decode() if b"agent" in meta else None,
-        agent_history=(),
-        switch_count=switches,
-        last_switch_ms=orjson.loads(last)["timestamp"] if last else None,
-        branch=meta.get(b"cur", b"").decode(),
-        head=meta.get(b"head", b"").decode(),
-        branches=branches,
-        snapshots=snapshots,
-        subtasks=int(meta.get(b"subtasks", 0)),
-        requests=int(meta.get(b"requests", 0)),
-    )
-
-
-def _subtask(began: bytes, ended: bytes | None) -> Subtask:
-    record = orjson.loads(began)
-    end = orjson.loads(ended) if ended else {}
-    return Subtask(
-        id=record["id"],
-        state=end.get("state", "in_progress"),
-        base=record["base"],
-        first=record["first"],
-        result=end.get("result"),
-        started_ms=record["started"],
-        ended_ms=end.get("ended"),
-        agent=record["agent"],
-        description=record["description"],
-        snapshot_id=record["snapshot"],
-        explicit=record["explicit"],
-    )
-
-
-def _snapshot(stored: bytes, expires: float) -> Snapshot:
-    record = orjson.loads(stored)
-    return Snapshot(
-        snapshot_id=record["id"],
-        name=record["name"],
-        node=record["node"],
-        created_ms=record["created"],
-        expires_ms=int(expires),
-        size_bytes=record["size"],
-        message_count=record["messages"],
-        agent=record["agent"],
-        auto=record["auto"],
-    )
-
-
-def _agent_switch(stored: bytes) -> dict[str, Any]:
-    entry: dict[str, Any] = orjson.loads(stored)
-    return {**entry, "timestamp": tree.rfc3339(entry["timestamp"])}
-
-
-def _node(node: str, head: bytes | None, body: bytes | None) -> StoredNode | None:
-    try:
-        return tree.decode_head(node, head, _body(body)) if head is not None else None
-    except ValueError:
-        return None
-
-
-def _body(stored: bytes | None) -> bytes | None:
-    try:
-        return tree.decode_body(stored) if stored is not None else None
-    except ValueError:
-        return None
-
-
-def _list_length(body: bytes) -> int:
-    try:
-        value = orjson.loads(body)
-    except ValueError:
-        return 0
-    return len(value) if isinstance(value, list) else 0
 
 
 def _encode_cursor(entry: _Entry) -> str:
