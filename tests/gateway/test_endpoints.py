@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -120,7 +121,6 @@ def begin(proxy: Proxy, alice: openai.OpenAI) -> Iterator[Any]:
     def conversation(api: str, model: str, stream: bool, **options: Any) -> Conversation:
         client: Any = alice
         if api == "messages":
-            anthropic = pytest.importorskip("anthropic")
             client = anthropic.Anthropic(base_url=proxy.root, api_key="sk-alice", max_retries=0)
             clients.append(client)
         return ENDPOINTS[api](client, model, stream, options)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import anthropic
 import httpx
 import openai
 import orjson
@@ -433,7 +434,6 @@ def answer(stream: bytes, web: Any = httpx) -> Any:
 
 
 def test_what_anthropic_python_sends_again_is_the_collected_message() -> None:
-    anthropic = pytest.importorskip("anthropic")
     web = import_module(anthropic.DefaultHttpxClient.__base__.__module__.partition(".")[0])
     for said in (BOTH, fake_provider.Reply(text="Done."), fake_provider.Reply(calls=[("toolu_a", "f", "{}")])):
         reply = streamed_reply("messages", beside("toolu_a"))
