@@ -66,7 +66,7 @@ class Dialect:
     alternates       two user messages may not follow one another
     system_role      the list may hold a system message of ours at all
     late_results     a result may stand anywhere behind its call
-    on_responses     the row of the provider's own /responses endpoint; None: LiteLLM makes chat of it
+    on_responses     the row of the provider's own /responses endpoint; None: the same rules as for chat
     """
 
     ids: IdRule = IdRule()
