@@ -175,11 +175,11 @@ def _from(
         return None  # it may answer a call of the closed part
     ids = closed.ids.fork()
     repaired = repair(path.messages, closed.start, pairing, dialect, ids)
-    if path.taken > closed.start and (pairing.orphans or completed(repaired.messages) or ended):
-        path.parse_again(closed.start, closed.wire_start)  # contents will be looked at
-        return _from(path, closed, dialect, role, ended)
     positions = {source_of(step): at for at, step in enumerate(repaired.plan)} if ended else {}
     ends = completed(repaired.messages, {positions[index] for index in ended if index in positions})
+    if path.taken > closed.start and (pairing.orphans or ends):
+        path.parse_again(closed.start, closed.wire_start)  # contents will be looked at
+        return _from(path, closed, dialect, role, ended)
 
     stated = closed.stated.copy()
     plan, counts = list(closed.plan), closed.counts.copy()
