@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,24 +18,12 @@ from proxy_plugin.sessions.tree import Commit, Lead
 _TEXT_LIMIT = 1_000  # characters of a client's subtask id, description or agent that are kept
 
 
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """What is stored in front of a list that continues a response: node ids and roles, root first."""
-
-    ids: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-
-
-NOTHING_BEHIND = Behind()
-
-
 class Bodies(Sequence[bytes]):
     """What the store keeps of each node, made only for the nodes that are written."""
 
-    def __init__(self, offset: int, *paths: Path) -> None:
-        self._offset = offset  # nodes that are stored already and have no body here
+    def __init__(self, *paths: Path) -> None:
         self._paths = paths
-        self._size = offset + sum(len(path.messages) - path.lead for path in paths)
+        self._size = sum(len(path.messages) - path.lead for path in paths)
 
     def __len__(self) -> int:
         return self._size
@@ -43,7 +31,7 @@ class Bodies(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        place = (index + self._size if index < 0 else index) - self._offset
+        place = index + self._size if index < 0 else index
         for path in self._paths:
             own = len(path.messages) - path.lead
             if 0 <= place < own:
@@ -52,36 +40,32 @@ class Bodies(Sequence[bytes]):
         raise IndexError(index)
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self[index] for index in range(self._offset, self._size))
+        return (self[index] for index in range(self._size))
 
 
-def request_commit(
-    path: Path, address: Address, headers: Mapping[str, str], body: Mapping[str, Any], behind: Behind
-) -> Commit:
-    """A request as it came. `behind`: the stored path that it continues, if it does."""
-    messages, lead, offset = path.messages[path.lead :], path.lead, len(behind.ids)
+def request_commit(path: Path, address: Address, headers: Mapping[str, str], body: Mapping[str, Any]) -> Commit:
+    """A request as it came."""
+    messages, lead = path.messages[path.lead :], path.lead
     metadata = body.get("metadata")
     said: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
     subtask = said.get("subtask")
     task: Mapping[str, Any] = subtask if isinstance(subtask, Mapping) else {}
     subtask_id = _text(said.get("subtask_id")) or _text(task.get("id")) or _text(headers.get("x-subtask-id"))
-    ids: Sequence[str] = path.node_ids[lead:]
+    ids = path.node_ids[lead:]
     roles = [message.role for message in messages]
-    if offset:
-        ids, roles = [*behind.ids, *_chain(behind.ids[-1], messages)], [*behind.roles, *roles]
     return Commit(
         address=address,
         ids=ids,
-        bodies=Bodies(offset, path),
+        bodies=Bodies(path),
         roles=roles,
         first_reply=_first_reply(ids, roles),
         lead=_lead(path, body),
         kind="request",
-        subtask_start=max(running_start(path.messages) - lead, 0) + offset,
+        subtask_start=max(running_start(path.messages) - lead, 0),
         subtask_id=subtask_id,
         subtask_description=_text(task.get("description")),
         subtask_agent=_text(task.get("agent")),
-        explicit_base=_explicit_base(messages) + offset,
+        explicit_base=_explicit_base(messages),
         agent=_text(said.get("agent")) or _text(task.get("agent")),
         agent_reason=_text(said.get("agent_reason")),
         size_bytes=path.size,
@@ -97,7 +81,7 @@ def reply_commit(asked: Commit, path: Path, reply: Path, complete: bool) -> Comm
     return replace(
         asked,
         ids=ids,
-        bodies=Bodies(len(asked.ids) - (len(path.messages) - path.lead), path, reply),
+        bodies=Bodies(path, reply),
         roles=roles,
         first_reply=asked.first_reply or _first_reply(ids, roles),
         kind="reply",

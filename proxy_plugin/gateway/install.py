@@ -23,6 +23,7 @@ from proxy_plugin.settings import Settings, SettingsError
 log = logging.getLogger("proxy_plugin")
 
 _FLUSH_SECONDS = 2.0
+_BACKGROUND: set[asyncio.Task[None]] = set()  # held, because the loop keeps only weak references
 
 
 def make_handler() -> SessionPlugin:
@@ -73,12 +74,12 @@ def _greet(connection: Connection, store: GuardedStore) -> None:
             log.warning("the session store does not answer yet (%s); requests go on without it", type(error).__name__)
 
     try:
-        _BACKGROUND.add(asyncio.get_running_loop().create_task(connect()))
+        loop = asyncio.get_running_loop()
     except RuntimeError:
-        return  # no loop yet: the first request connects
-
-
-_BACKGROUND: set[asyncio.Task[None]] = set()
+        return  # the first request connects
+    task = loop.create_task(connect())
+    _BACKGROUND.add(task)
+    task.add_done_callback(_BACKGROUND.discard)
 
 
 def _close_at_shutdown(connection: Connection, store: GuardedStore) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy_plugin.events import Emit, PassedThrough, RequestHandled
-from proxy_plugin.gateway.commits import NOTHING_BEHIND, parent_of, reply_commit, request_commit
+from proxy_plugin.gateway.commits import parent_of, reply_commit, request_commit
 from proxy_plugin.gateway.replies import Names
 from proxy_plugin.gateway.safety import Refusals
 from proxy_plugin.history.dialects import Dialect
@@ -106,7 +106,7 @@ class Pipeline:
         if path is None:
             pass_whole(self._emit, incoming.api, incoming.wire, "not_understood")
             return None
-        commit = request_commit(path, address, incoming.headers, incoming.body, NOTHING_BEHIND)
+        commit = request_commit(path, address, incoming.headers, incoming.body)
         spent = time.perf_counter() - started
 
         store = self._store_for(incoming)
@@ -144,7 +144,7 @@ class Pipeline:
         if path is None or incoming.mode != "enforce":
             return incoming.wire
         address = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
-        commit = request_commit(path, address, incoming.headers, incoming.body, NOTHING_BEHIND)
+        commit = request_commit(path, address, incoming.headers, incoming.body)
         careful = self._refusals.tripped(address.tag, parent_of(commit, commit.subtask_start))
         context = Context(frozenset(self._marks.get(address.tag, ())), incoming.continued)
         return rewrite(path, incoming.dialect, self._repair_only if careful else self._settings, context).messages

@@ -37,6 +37,9 @@ class Memo:
     __slots__ = ("closed", "dumps", "form", "messages", "node_ids")
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self.form: Any = None
         self.dumps: list[bytes] = []
         self.messages: list[Message] = []

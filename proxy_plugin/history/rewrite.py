@@ -90,7 +90,7 @@ def rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context, 
         return _rewrite(path, dialect, settings, context, holder)
     except Exception as error:  # the boundary: whatever is wrong here must not stop a request
         if holder is not None:
-            holder.__init__()  # type: ignore[misc]
+            holder.forget()
         size = Report(bytes_before=path.size, bytes_after=path.size)
         return Rewrite(path.wire, size, limited="internal_error", error=type(error).__name__)
 
