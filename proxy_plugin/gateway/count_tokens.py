@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from proxy_plugin.admin.api import Caller
+from proxy_plugin.admin.http import Authenticate
 from proxy_plugin.logs import describe
 
 log = logging.getLogger("proxy_plugin")
@@ -29,9 +29,6 @@ PATHS = (
     "/claude_code_gateway/v1/messages/count_tokens",
 )
 _HANDED_ON = "proxy_plugin_handed_on"
-
-Authenticate = Callable[[Request], Awaitable[Caller]]
-"""Whose key a request has; its body is not read. Raises where LiteLLM does not take the key."""
 
 Preview = Callable[[str, Mapping[str, Any]], Any]
 """The messages that a request of this tenant with this data (as LiteLLM's hooks get it) would be sent with."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from starlette.requests import Request
+from starlette.routing import Route
 
-from proxy_plugin.admin.api import Api, ApiError, Caller
+from proxy_plugin.admin import api
+from proxy_plugin.admin.http import ApiError, Caller, Context
 from proxy_plugin.gateway.count_tokens import counting_routes
 from proxy_plugin.gateway.hooks import SessionPlugin, tenant_of_caller
 from proxy_plugin.gateway.pipeline import Pipeline
@@ -39,11 +41,8 @@ def make_handler() -> SessionPlugin:
     pipeline = Pipeline(settings, guarded, metrics.observe)
     plugin = SessionPlugin(settings, pipeline, metrics.observe)
     authenticate = _authenticator(settings)
-    _mount(
-        Api(settings.http.prefix, guarded, metrics, authenticate, open_metrics=settings.http.open_metrics),
-        plugin,
-        authenticate,
-    )
+    context = Context(guarded, metrics, authenticate, settings.http.open_metrics)
+    _mount(api.routes(settings.http.prefix, context), plugin, authenticate)
     if connection is not None and guarded is not None:
         _greet(connection, guarded)
         _close_at_shutdown(connection, guarded)
@@ -101,7 +100,7 @@ def _close_at_shutdown(connection: Connection, store: GuardedStore) -> None:
     proxy_server.proxy_shutdown_event = shutdown
 
 
-def _mount(api: Api, plugin: SessionPlugin, authenticate: Any) -> None:
+def _mount(routes: list[Route], plugin: SessionPlugin, authenticate: Any) -> None:
     """In front of LiteLLM's own routes, once."""
     from litellm.proxy.proxy_server import app
 
@@ -109,7 +108,7 @@ def _mount(api: Api, plugin: SessionPlugin, authenticate: Any) -> None:
         return
     app.state.proxy_plugin_mounted = True
     counting = counting_routes(app, plugin.preview, authenticate, plugin.total_seconds)
-    app.router.routes[:0] = [*api.routes(), *counting]
+    app.router.routes[:0] = [*routes, *counting]
 
 
 def _authenticator(settings: Settings) -> Any:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from proxy_plugin.admin.api import ApiError, Caller
+from proxy_plugin.admin.http import ApiError, Caller
 from proxy_plugin.gateway.count_tokens import counting_routes
 
 PATH = "/v1/messages/count_tokens"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy_plugin.admin.api import wire_history
+from proxy_plugin.admin.histories import wire_history
 from proxy_plugin.events import ignore
 from proxy_plugin.gateway.pipeline import Incoming, Pipeline
 from proxy_plugin.history.dialects import dialect_of

@@ -1,0 +1,161 @@
+"""What all routes share: who asks, errors in LiteLLM's shape, answers, and how query and body are read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from proxy_plugin.logs import describe
+from proxy_plugin.metrics import Metrics
+from proxy_plugin.sessions.identity import Address, address
+from proxy_plugin.sessions.tree import SessionInfo
+from proxy_plugin.sessions.writer import GuardedStore, StoreUnavailable
+
+_log = logging.getLogger("proxy_plugin")
+
+MAX_BODY_BYTES = 1_000_000
+"""Of a JSON body; an import reads its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the tenant whose sessions these are, and whether the key is the proxy's admin."""
+
+    tenant: str
+    admin: bool
+
+
+class ApiError(Exception):
+    """An error that the client shall see, in LiteLLM's shape."""
+
+    def __init__(self, status: int, message: str, *, kind: str = "invalid_request_error", param: str | None = None):
+        super().__init__(message)
+        self.status, self.message, self.kind, self.param = status, message, kind, param
+
+
+class Json(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+
+
+Authenticate = Callable[[Request], Awaitable[Caller]]
+"""Whose key a request has; its body is not read. Raises where LiteLLM does not take the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler works with. `store` None: the sessions' routes answer 503."""
+
+    store: GuardedStore | None
+    metrics: Metrics
+    authenticate: Authenticate
+    open_metrics: bool = False
+
+    @property
+    def sessions(self) -> GuardedStore:
+        if self.store is None:
+            raise ApiError(503, "no session store is configured", kind="store_unavailable")
+        return self.store
+
+    async def session(self, request: Request) -> SessionInfo:
+        """The session that the path names, if it is the caller's (an admin: if it is anyone's)."""
+        caller = await self.authenticate(request)
+        session_id = request.path_params["session_id"]
+        wanted = request.query_params.get("tenant") if caller.admin else None
+        info = await self.sessions.session(address(wanted or caller.tenant, session_id))
+        if info is None and caller.admin and not wanted:
+            owners = await self.sessions.owners(session_id)
+            if len(owners) > 1:
+                raise ApiError(409, "several tenants have a session of this id: add ?tenant=", param="tenant")
+            info = owners[0] if owners else None
+        if info is None:
+            raise not_found("no such session", "session_id")
+        return info
+
+
+Handler = Callable[[Context, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One route. `summary` is its line in the API's documentation."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+
+
+def route(rule: Rule, prefix: str, context: Context) -> Route:
+    """The rule as a Starlette route whose errors are answers."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await rule.handler(context, request)
+        except ApiError as error:
+            body = {"message": error.message, "type": error.kind, "param": error.param, "code": str(error.status)}
+            return Json({"error": body}, status_code=error.status)
+        except StoreUnavailable as error:
+            return _failure(503, "the session store does not answer", "store_unavailable", error)
+        except Exception as error:
+            return _failure(500, "internal error, see the proxy's log", "internal_error", error)
+
+    return Route(prefix + rule.path, endpoint, methods=[rule.method])
+
+
+def _failure(status: int, message: str, kind: str, error: Exception) -> Response:
+    _log.warning("HTTP %d: %s", status, describe(error))
+    body = {"message": message, "type": kind, "param": None, "code": str(status)}
+    return Json({"error": body}, status_code=status)
+
+
+def not_found(message: str, param: str | None = None) -> ApiError:
+    return ApiError(404, message, kind="not_found_error", param=param)
+
+
+def address_of(info: SessionInfo) -> Address:
+    return address(info.tenant, info.session_id)
+
+
+def number(request: Request, name: str, default: int, least: int, most: int | None = None) -> int:
+    """A whole number of the query; more than `most` is taken as `most`. Raises ApiError 400."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise ApiError(400, f"{name} must be a whole number of at least {least}, not {text[:40]!r}", param=name)
+    return min(int(text), most) if most is not None else int(text)
+
+
+async def json_body(request: Request, allowed: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """The JSON object of the body, {} for an empty one. `allowed`: its keys and their types (null is taken as
+    not said). Raises ApiError 400 that names the key, 413 for too long a body."""
+    raw = b""
+    async for piece in request.stream():
+        raw += piece
+        if len(raw) > MAX_BODY_BYTES:
+            raise ApiError(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+    try:
+        body = orjson.loads(raw) if raw.strip() else {}
+    except ValueError:
+        raise ApiError(400, "the body is no JSON") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    for key, value in body.items():
+        if key not in allowed:
+            raise ApiError(400, f"unknown key {key[:40]!r}; known are {', '.join(allowed) or 'none'}", param=key[:40])
+        kinds = allowed[key]
+        wrong_bool = isinstance(value, bool) and kinds is not bool
+        if value is not None and (wrong_bool or not isinstance(value, kinds)):
+            names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise ApiError(400, f"{key} must be of type {names}", param=key)
+    return {key: value for key, value in body.items() if value is not None}
