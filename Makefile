@@ -22,9 +22,17 @@ demo: .venv/installed ## a real LiteLLM proxy with the plugin, end to end; KEEP=
 test: .venv/installed ## the whole suite
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-deps: ## optional binaries of the full suite (Debian packages; needs root)
+.clients/python/installed: tests/clients/requirements.txt | .venv/installed
+	@echo "Installing client libraries into .clients/python ..."
+	@$(BIN)/python -m venv .clients/python
+	@.clients/python/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-deps: .clients/python/installed ## client libraries and optional binaries of the full suite (apt and npm; needs root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus
+	command -v npm >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm
+	npm install --silent --no-package-lock --no-audit --no-fund --prefix tests/clients/node
 
 check: .venv/installed ## lint and types
 	@$(BIN)/ruff check .
@@ -33,5 +41,5 @@ check: .venv/installed ## lint and types
 bench: .venv/installed ## benchmarks; every figure is a ratio measured in this one run
 	@$(BIN)/python -m tests.benchmarks
 
-clean: ## removes the environment
-	rm -rf .venv
+clean: ## removes the environments
+	rm -rf .venv .clients tests/clients/node/node_modules

@@ -47,6 +47,7 @@ PASSTHROUGH_REASONS = (
     "store_down",
     "context_missing",
     "safety_fallback",
+    "resume_unavailable",
 )
 OPERATIONS = ("commit_request", "commit_reply", "read", "background")
 STAGES = ("received", "sent")

@@ -14,9 +14,11 @@ import json
 import struct
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from zlib import crc32
 
 import httpx
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from tests.agent import PLAN, TOOLS, rows
@@ -72,7 +74,23 @@ class Translator(FakeProvider):
 
 
 class GeminiProvider(Translator):
-    """generateContent, judged as chat."""
+    """generateContent, judged as chat. The first call of a turn carries a signature, as Gemini 3 makes them, and
+    has to carry it when it comes back."""
+
+    def __init__(self, dialect: str) -> None:
+        super().__init__(dialect)
+        self.signatures: list[str] = []
+
+    def lost_signatures(self) -> list[str]:
+        """The calls that came back without the signature that this provider gave them, in words."""
+        lost = []
+        for request in self.requests:
+            for content in request.parsed.get("received", ()):
+                calls = [part for part in content["parts"] if "function_call" in part or "functionCall" in part]
+                signed = [part.get("thoughtSignature") in self.signatures for part in calls[:1]]
+                if not all(signed):
+                    lost.append(f"signature lost: {calls[0]}")
+        return lost
 
     def _routes(self) -> list[Any]:
         return [Route("/v1beta/models/{call}", self._content, methods=["POST"])]
@@ -84,9 +102,13 @@ class GeminiProvider(Translator):
             return reply
         message = reply["choices"][0]["message"]
         parts: list[Json] = [{"text": message["content"]}] if message.get("content") else []
-        for call in message.get("tool_calls") or []:
+        for number, call in enumerate(message.get("tool_calls") or []):
             name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"])
             parts.append({"functionCall": {"id": call["id"], "name": name, "args": arguments}})
+            if number == 0:
+                signature = b64encode(sha256(str(len(self.signatures)).encode()).digest() * 3).decode()
+                self.signatures.append(signature)
+                parts[-1]["thoughtSignature"] = signature
         usage = {"promptTokenCount": 9, "candidatesTokenCount": 9, "totalTokenCount": 18}
         stream = "stream" in http.path_params["call"]
         chunks = [[part] for part in parts] if stream else [parts]
@@ -161,6 +183,31 @@ class BedrockProvider(Translator):
         return Response(stream, media_type="application/vnd.amazon.eventstream")
 
 
+class InvokeProvider(FakeProvider):
+    """Claude on Bedrock's Invoke API: Messages in an envelope of its own."""
+
+    def __init__(self, dialect: str) -> None:
+        super().__init__("anthropic")
+
+    def _routes(self) -> list[Any]:
+        return [Route("/model/{model}/{call}", self._invoke, methods=["POST"])]
+
+    async def _invoke(self, http: HttpRequest) -> Response:
+        stream = http.path_params["call"] != "invoke"
+        body = json.dumps({**await http.json(), "stream": stream}).encode()
+
+        async def receive() -> Json:
+            return {"type": "http.request", "body": body}
+
+        answer = await self._generate(HttpRequest(http.scope, receive), "messages")
+        if not isinstance(answer, StreamingResponse):
+            return answer
+        lines = b"".join([bytes(chunk) async for chunk in answer.body_iterator]).splitlines()
+        events = [line.removeprefix(b"data: ") for line in lines if line.startswith(b"data: ")]
+        chunks = [_aws_event("chunk", {"bytes": b64encode(event).decode()}) for event in events]
+        return Response(b"".join(chunks), media_type="application/vnd.amazon.eventstream")
+
+
 def _block_of_converse(block: Json) -> Json:
     if use := block.get("toolUse"):
         return {"type": "tool_use", "id": use["toolUseId"], "name": use["name"], "input": use["input"]}
@@ -208,15 +255,17 @@ COLUMNS: dict[str, Column] = {
     "hosted_vllm": Column("hosted_vllm/qwen3"),
     "gemini": Column("gemini/gemini-3.5-flash", "/v1beta", provider=GeminiProvider),
     "bedrock": Column("bedrock/converse/amazon.nova-pro-v1:0", "", AWS, BedrockProvider),
+    "bedrock invoke": Column("bedrock/invoke/anthropic.claude-3-5-sonnet-20240620-v1:0", "", AWS, InvokeProvider),
 }
 
 
 @dataclass
 class Client:
-    """One conversation on one endpoint, as a plain HTTP client holds it. `ids`: every call id it saw, in order."""
+    """One conversation on one endpoint, as a plain HTTP client holds it. `models`: whom it asks, in turn;
+    `ids`: every call id it saw, in order."""
 
     http: httpx.Client
-    model: str
+    models: list[str]
     stream: bool
     wire: list[Json] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -225,14 +274,19 @@ class Client:
     path = ""
 
     def run(self, task: str) -> None:
-        """One subtask: asks and executes tools until the model has nothing to call."""
+        """One subtask."""
         self.wire.append({"role": "user", "content": task})
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Asks and executes tools until the model has nothing to call."""
         while calls := self._ask():
             self.ids += [call_id for call_id, _, _ in calls]
             self.wire += self.results([(call_id, rows(name, arguments)) for call_id, name, arguments in calls])
 
     def _ask(self) -> list[Call]:
-        answer = self.http.post(self.path, json={"model": self.model, "stream": self.stream, **self.body()})
+        self.models.append(self.models.pop(0))
+        answer = self.http.post(self.path, json={"model": self.models[-1], "stream": self.stream, **self.body()})
         if answer.status_code != 200:
             raise RuntimeError(f"{answer.status_code}: {answer.text[:300]}")
         self.collapsed = int(answer.headers.get("x-proxy-plugin-collapsed", 0))
@@ -242,6 +296,10 @@ class Client:
 
     def body(self) -> Json:
         """The request's fields that this endpoint names in its own way."""
+        raise NotImplementedError
+
+    def calls(self, made: Sequence[Call]) -> list[Json]:
+        """The items of a reply that makes calls."""
         raise NotImplementedError
 
     def results(self, given: Sequence[tuple[str, str]]) -> list[Json]:
@@ -262,6 +320,10 @@ class Chat(Client):
 
     def body(self) -> Json:
         return {"messages": self.wire, "tools": TOOLS}
+
+    def calls(self, made: Sequence[Call]) -> list[Json]:
+        calls = [{"id": i, "type": "function", "function": {"name": name, "arguments": a}} for i, name, a in made]
+        return [{"role": "assistant", "content": None, "tool_calls": calls}]
 
     def results(self, given: Sequence[tuple[str, str]]) -> list[Json]:
         return [{"role": "tool", "tool_call_id": call_id, "content": text} for call_id, text in given]
@@ -294,6 +356,10 @@ class Messages(Client):
         tools = [{"name": function["name"], "input_schema": {"type": "object"}} for function in FUNCTIONS]
         return {"messages": self.wire, "tools": tools, "max_tokens": 500}
 
+    def calls(self, made: Sequence[Call]) -> list[Json]:
+        blocks = [{"type": "tool_use", "id": i, "name": name, "input": json.loads(a)} for i, name, a in made]
+        return [{"role": "assistant", "content": blocks}]
+
     def results(self, given: Sequence[tuple[str, str]]) -> list[Json]:
         blocks = [{"type": "tool_result", "tool_use_id": call_id, "content": text} for call_id, text in given]
         return [{"role": "user", "content": blocks}]
@@ -315,8 +381,12 @@ class Messages(Client):
         return {"content": list(blocks.values())}
 
     def read(self, reply: Json) -> tuple[list[Json], list[Call]]:
-        fields = {"text": ("type", "text"), "tool_use": ("type", "id", "name", "input")}
-        content = [{key: block[key] for key in fields[block["type"]]} for block in reply["content"]]
+        """What LiteLLM adds to a call (Gemini's signature) is echoed, as the official library does."""
+        fields = {"text": ("type", "text"), "tool_use": ("type", "id", "name", "input", "provider_specific_fields")}
+        content = [
+            {key: block[key] for key in fields[block["type"]] if block.get(key) is not None}
+            for block in reply["content"]
+        ]
         content = [block for block in content if block.get("text") != ""]
         calls = [(b["id"], b["name"], json.dumps(b["input"])) for b in content if b["type"] == "tool_use"]
         return [{"role": "assistant", "content": content}], calls
@@ -330,6 +400,9 @@ class Responses(Client):
             "input": self.wire,
             "tools": [{"type": "function", "strict": False, **function} for function in FUNCTIONS],
         }
+
+    def calls(self, made: Sequence[Call]) -> list[Json]:
+        return [{"type": "function_call", "call_id": i, "name": name, "arguments": a} for i, name, a in made]
 
     def results(self, given: Sequence[tuple[str, str]]) -> list[Json]:
         return [{"type": "function_call_output", "call_id": call_id, "output": text} for call_id, text in given]
@@ -365,7 +438,7 @@ class Bench:
         """What went wrong in one cell; nothing if it is as promised."""
         provider = self.providers[dialect]
         provider.requests.clear()
-        client = FORMS[form](self.http, dialect, stream)
+        client = FORMS[form](self.http, [dialect], stream)
         subtasks: list[list[Request]] = []
         for number, task in enumerate(PLAN):
             before = len(provider.requests)
@@ -383,6 +456,41 @@ class Bench:
             faults.append(f"{len(client.ids)} calls instead of {CALLS_OF_PLAN}")
         if len(set(client.ids)) != len(client.ids):
             faults.append("an id twice")
+        if isinstance(provider, GeminiProvider):
+            faults += provider.lost_signatures()
+        return faults
+
+    def carry(self, form: str, dialect: str, ids: Sequence[str]) -> list[str]:
+        """What goes wrong when a subtask that began elsewhere, with these ids, goes on with this provider."""
+        self.providers[dialect].requests.clear()
+        client = FORMS[form](self.http, [dialect], False)
+        rounds = [ids[:2], *([call_id] for call_id in ids[2:])]
+        plan = "\n\n".join('call find {"n": 1}' for _ in [*rounds, "one more"])
+        client.wire.append({"role": "user", "content": f"{form} {dialect} {ids}\n\n{plan}"})
+        for made in rounds:
+            client.wire += client.calls([(call_id, "find", '{"n": 1}') for call_id in made])
+            client.wire += client.results([(call_id, f"found by {call_id}") for call_id in made])
+        return self._outcome(client, [dialect], ids, calls=1)
+
+    def switch(self, form: str, stream: bool, first: str) -> list[str]:
+        """What goes wrong when every request of a conversation goes to another provider than the one before."""
+        names = list(self.providers)
+        names = names[names.index(first) :] + names[: names.index(first)]
+        for provider in self.providers.values():
+            provider.requests.clear()
+        client = FORMS[form](self.http, names, stream)
+        plan = "\n\n".join(f'call find {{"n": {n}}}\ncall a {{"n": {n}}}' for n in range(len(names)))
+        client.wire.append({"role": "user", "content": f"{form} {stream} from {first}\n\n{plan}"})
+        return self._outcome(client, list(self.providers), [], calls=2 * len(self.providers))
+
+    def _outcome(self, client: Client, dialects: Sequence[str], taken: Sequence[str], *, calls: int) -> list[str]:
+        try:
+            client.go_on()
+        except RuntimeError as error:
+            return [*(fault for name in dialects for fault in _refusals(self.providers[name])), str(error)]
+        faults = [fault for name in dialects for fault in _refusals(self.providers[name])]
+        if len(client.ids) != calls or len({*client.ids, *taken}) != len(client.ids) + len(taken):
+            faults.append(f"calls: {client.ids}")
         return faults
 
 

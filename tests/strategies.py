@@ -362,6 +362,23 @@ FOREIGN_IDS = [
     f"call_{'0123456789abcdef' * 2}"[:33] + THOUGHT,
     f"call_{'fedcba9876543210' * 2}"[:33] + THOUGHT,
 ]
+ORIGINS: dict[str, list[str]] = {
+    "anthropic": ["toolu_01A09q90qw90lq917835lq9", "toolu_01B1", "toolu_vrtx_018Dd3", "toolu_bdrk_01C"],
+    "openai": ["call_Xy3kQ0s8ZbVn2mTfLw9RcPdE", *(f"call_Xy3kQ0s8ZbVn2mTfLw9RcP{n:02}" for n in range(3))],
+    "openai-responses": [f"fc_{n:02}" + "68f0a1b2c3d4e5f6" * 3 for n in range(4)],
+    "gemini": [
+        f"call_{'0f' * 14}{THOUGHT}",
+        f"call_{'1e' * 14}",  # of parallel calls only the first one carries the signature
+        f"call_{'2d' * 14}{THOUGHT}",
+        f"call_{'0f' * 14}__thought__c2lnbmF0dXJlIG9mIGEgbGF0ZXIgdHVybg==",  # the first id again, signed anew
+    ],
+    "bedrock": ["tooluse_kZJMlvQmRJ6eAyJE5GIl7Q", "tooluse_a-b_C", "tooluse_0", "tooluse_1"],
+    "mistral": ["D681PevKs", "abc123XYZ", "000000000", "D681PevKt"],
+    "kimi": ["functions.find:0", "functions.find:1", "functions_find_0", "functions.find:2"],
+    "vllm": [f"chatcmpl-tool-{n}" + "7f9c2d4e8a1b4c6d" * 2 for n in range(4)],
+    "home-made": ["1", "find #1 / ü", "x" * 120, "0192d1f0-7c3e-7a52-b1b4-3f8c7b8d9e10"],
+}
+"""Four ids of each form that a conversation may have been begun with."""
 ODD_IDS = ["a b", "a_b", "a.b", "call 1", "call\n1", 'call"1', "идентификатор", "呼び出し", "🛠", "{id}", "*", " "]
 
 DAMAGES: dict[str, Damage] = {

@@ -7,7 +7,7 @@ same as values. Both are total: no input makes them raise.
 Rules that a rewriting has to hold, for every wire form:
 
     duplicate-id      an id twice in one assistant turn
-    reused-id         an id that an earlier turn used
+    reused-id         an id that an earlier turn used (a signature behind it makes no other id of it)
     id-length         longer than the provider takes (Mistral: not exactly 9)
     id-alphabet       characters the provider refuses
     call-without-id   a call whose id is missing, empty or no string
@@ -59,6 +59,8 @@ class Provider:
     alphabet: str | None = None  # of an id, as the inside of a character class
     shortest: int = 1
     longest: int | None = None
+    longest_item: int | None = None  # the same on its own /responses; None: LiteLLM makes chat completions of them
+    signed: bool = False  # an id may carry a signature, which LiteLLM takes off and sends beside it
     system: str = "anywhere"  # "anywhere" | "first" (a single one) | "after-user" (or leading)
     user_after_tool: bool = True
 
@@ -68,16 +70,16 @@ ITEM_ID_LENGTH = 64
 CACHE_BREAKPOINTS = 4
 
 PROVIDERS = {
-    "openai": Provider(longest=CHAT_ID_LENGTH),
-    "azure": Provider(longest=CHAT_ID_LENGTH),
+    "openai": Provider(longest=CHAT_ID_LENGTH, longest_item=ITEM_ID_LENGTH),
+    "azure": Provider(longest=CHAT_ID_LENGTH, longest_item=ITEM_ID_LENGTH),
     "deepseek": Provider(longest=CHAT_ID_LENGTH),
-    "xai": Provider(longest=CHAT_ID_LENGTH),
+    "xai": Provider(longest=CHAT_ID_LENGTH, longest_item=ITEM_ID_LENGTH),
     "anthropic": Provider(alphabet="a-zA-Z0-9_-", longest=64),
     "bedrock": Provider(alphabet="a-zA-Z0-9_.:-", longest=64),
-    "gemini": Provider(),
-    "vertex_ai": Provider(),
+    "gemini": Provider(signed=True),
+    "vertex_ai": Provider(signed=True),
     "mistral": Provider(alphabet="a-zA-Z0-9", shortest=9, longest=9, system="after-user", user_after_tool=False),
-    "hosted_vllm": Provider(system="first"),
+    "hosted_vllm": Provider(longest_item=ITEM_ID_LENGTH, system="first"),
 }
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -120,6 +122,8 @@ def judge(
     if api == "chat":
         faults = [*_chat(messages, rules), *(_chat_strict(messages, rules) if strict else ())]
     elif api == "messages":
+        if rules.alphabet is None:  # LiteLLM writes every id in Anthropic's alphabet, whoever it goes to
+            rules = replace(rules, alphabet="a-zA-Z0-9_-")
         faults = [*_messages(messages, rules, allowed), *(_messages_strict(messages) if strict else ())]
     elif api == "responses":
         adjacent = provider == "deepseek"
@@ -147,7 +151,14 @@ def _id(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _bare(call_id: str) -> str:
+    """What reaches the provider of an id that carries a signature."""
+    return call_id.split("__thought__", 1)[0] or call_id
+
+
 def _id_faults(call_id: str, rules: Provider) -> Iterator[str]:
+    if rules.signed:
+        call_id = _bare(call_id)
     if len(call_id) < rules.shortest or (rules.longest is not None and len(call_id) > rules.longest):
         yield "id-length"
     if rules.alphabet is not None and not re.fullmatch(f"[{rules.alphabet}]*", call_id):
@@ -169,6 +180,7 @@ class _Ids:
     def use(self, call_id: str) -> list[str]:
         """The rules that a call with this id breaks."""
         broken = list(_id_faults(call_id, self.rules))
+        call_id = _bare(call_id)
         if call_id in self.turn:
             broken.append("duplicate-id")
         elif call_id in self.before:
@@ -491,9 +503,10 @@ def _responses(items: list[Any], rules: Provider, previous: bool) -> Iterator[Fa
     yield from _responses_items(items)
     kinds = [_type(item) for item in items]
     calls: dict[str, str] = {}  # type by call_id
+    names: set[str] = set()  # ids of calls, as they reach the provider
     waiting: dict[str, int] = {}  # index by call_id
-    if rules.longest == CHAT_ID_LENGTH:  # OpenAI and its like take more on this endpoint
-        rules = replace(rules, longest=ITEM_ID_LENGTH)
+    if rules.longest_item is not None:
+        rules = replace(rules, longest=rules.longest_item)
     for index, (item, kind) in enumerate(zip(items, kinds, strict=True)):
         where = f"input[{index}]"
         call_id = _id(item.get("call_id")) if isinstance(item, dict) else None
@@ -503,8 +516,10 @@ def _responses(items: list[Any], rules: Provider, previous: bool) -> Iterator[Fa
                 continue
             for rule in _id_faults(call_id, rules):
                 yield Fault(index, rule, where, (call_id,))
-            if call_id in calls:
+            name = _bare(call_id) if rules.signed else call_id
+            if name in names:
                 yield Fault(index, "duplicate-id" if call_id in waiting else "reused-id", where, (call_id,))
+            names.add(name)
             calls[call_id] = kind
             waiting[call_id] = index
         elif kind in _CALL_OF:

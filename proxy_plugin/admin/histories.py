@@ -16,7 +16,7 @@ from proxy_plugin.sessions.tree import History, StoredNode, rfc3339
 async def history(context: Context, request: Request) -> Response:
     info = await context.session(request)
     branch, node = request.query_params.get("branch"), request.query_params.get("node")
-    found = await context.sessions.history(address_of(info), branch=branch, node=node)
+    found = await context.ask(context.sessions.reader.history(address_of(info), branch=branch, node=node))
     if found is None:
         raise not_found(f"the session has no such {'node' if node else 'branch'}")
     form = request.query_params.get("format")
@@ -40,10 +40,10 @@ async def history(context: Context, request: Request) -> Response:
 
 async def show_node(context: Context, request: Request) -> Response:
     info = await context.session(request)
-    found = await context.sessions.node(address_of(info), request.path_params["ref"])
+    found = await context.ask(context.sessions.reader.node(address_of(info), request.path_params["ref"]))
     if found is None:
         raise not_found("the session has no such node", "ref")
-    path = await context.sessions.history(address_of(info), node=found.id)
+    path = await context.ask(context.sessions.reader.history(address_of(info), node=found.id))
     return Json({**_node(found), "subtask_messages": _subtask_messages(path, found)})
 
 

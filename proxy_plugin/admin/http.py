@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -15,9 +15,11 @@ from starlette.routing import Route
 from proxy_plugin.logs import describe
 from proxy_plugin.metrics import Metrics
 from proxy_plugin.sessions.identity import Address, address
+from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import SessionInfo
 from proxy_plugin.sessions.writer import GuardedStore, StoreUnavailable
 
+T = TypeVar("T")
 _log = logging.getLogger("proxy_plugin")
 
 MAX_BODY_BYTES = 1_000_000
@@ -61,7 +63,15 @@ class Context:
     open_metrics: bool = False
 
     @property
-    def sessions(self) -> GuardedStore:
+    def sessions(self) -> SessionStore:
+        return self._guarded.store
+
+    async def ask(self, answer: Awaitable[T]) -> T:
+        """What `sessions` or one of its parts answers. Raises StoreUnavailable."""
+        return await self._guarded.ask(answer)
+
+    @property
+    def _guarded(self) -> GuardedStore:
         if self.store is None:
             raise ApiError(503, "no session store is configured", kind="store_unavailable")
         return self.store
@@ -71,9 +81,9 @@ class Context:
         caller = await self.authenticate(request)
         session_id = request.path_params["session_id"]
         wanted = request.query_params.get("tenant") if caller.admin else None
-        info = await self.sessions.session(address(wanted or caller.tenant, session_id))
+        info = await self.ask(self.sessions.reader.session(address(wanted or caller.tenant, session_id)))
         if info is None and caller.admin and not wanted:
-            owners = await self.sessions.owners(session_id)
+            owners = await self.ask(self.sessions.index.owners(session_id))
             if len(owners) > 1:
                 raise ApiError(409, "several tenants have a session of this id: add ?tenant=", param="tenant")
             info = owners[0] if owners else None

@@ -15,7 +15,7 @@ _HEALTH_SECONDS = 1.0
 async def health(context: Context, request: Request) -> Response:
     """Open to everyone, and says one word."""
     try:
-        await asyncio.wait_for(context.sessions.ping(), _HEALTH_SECONDS)
+        await asyncio.wait_for(context.ask(context.sessions.ping()), _HEALTH_SECONDS)
         status = "ok"
     except Exception:
         status = "degraded"

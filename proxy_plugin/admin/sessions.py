@@ -18,7 +18,8 @@ async def list_sessions(context: Context, request: Request) -> Response:
     caller = await context.authenticate(request)
     limit = number(request, "limit", _PAGE, 1, _LARGEST_PAGE)
     offset = number(request, "offset", 0, 0)
-    page = await context.sessions.sessions(None if caller.admin else caller.tenant, limit=limit, offset=offset)
+    tenant = None if caller.admin else caller.tenant
+    page = await context.ask(context.sessions.index.sessions(tenant, limit=limit, offset=offset))
     return Json({"sessions": [summary(info) for info in page.sessions], "total": page.total})
 
 

@@ -19,9 +19,7 @@ from proxy_plugin.settings import Settings, SettingsError
 _MARKS = {"ok": "  ok     ", "warning": "  warning", "error": "  ERROR  "}
 
 
-def run(
-    config: Path | None, out: TextIO, *, workers: int, json: bool, environ: Mapping[str, str] | None = None
-) -> int:
+def run(config: Path, out: TextIO, *, workers: int, json: bool, environ: Mapping[str, str] | None = None) -> int:
     """Prints what was found. Returns 0, or 1 where something must be fixed."""
     findings = examine(config, workers, os.environ if environ is None else environ)
     if json:
@@ -36,13 +34,11 @@ def run(
     return int(any(finding.level == "error" for finding in findings))
 
 
-def examine(config: Path | None, workers: int, environ: Mapping[str, str]) -> list[Finding]:
-    findings = list(check_versions())
-    if config is not None:
-        findings += check_config(config, environ)
+def examine(config: Path, workers: int, environ: Mapping[str, str]) -> list[Finding]:
+    findings = [*check_versions(), *check_config(config, environ)]
     findings += check_metrics_folder(environ, workers)
     try:
-        settings = Settings.load(beside=config.resolve().parent if config is not None else None, environ=environ)
+        settings = Settings.load(beside=config.resolve().parent, environ=environ)
     except SettingsError as problem:
         cure = "mend the setting; config/plugin.yaml names all of them"
         return [*findings, error("settings", str(problem), cure)]

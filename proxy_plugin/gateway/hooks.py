@@ -16,10 +16,11 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from proxy_plugin.events import Emit, PassedThrough
 from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn, pass_whole
-from proxy_plugin.gateway.replies import StreamedReply, streamed_reply, take_reply
+from proxy_plugin.gateway.replies import Reply, StreamedReply, streamed_reply, take_reply
+from proxy_plugin.gateway.response_ids import provider_id
 from proxy_plugin.gateway.targets import Targets
 from proxy_plugin.logs import describe
-from proxy_plugin.sessions.identity import tenant_of
+from proxy_plugin.sessions.identity import kept_under, tenant_of
 from proxy_plugin.settings import Settings
 
 log = logging.getLogger("proxy_plugin")
@@ -75,6 +76,7 @@ class SessionPlugin(CustomLogger):
         messages, turn.messages = turn.messages, None
         if messages is not None:
             data[key] = messages
+            data.update(turn.fields)
         return None
 
     async def _before(self, api: str, wire: Any, caller: Any, data: Any) -> Turn | None:
@@ -99,6 +101,7 @@ class SessionPlugin(CustomLogger):
         if self._settings.mode == "off" or wish == "off":
             self._passed(api, wire, "mode_off" if self._settings.mode == "off" else "header_off")
             return None
+        earlier, conversation = self._kept(tenant, data) if api == "responses" else ("", "")
         return Incoming(
             api=api,
             wire=[{"role": "user", "content": wire}] if api == "responses" and isinstance(wire, str) else wire,
@@ -108,6 +111,18 @@ class SessionPlugin(CustomLogger):
             dialect=self._targets.dialect(data, api),
             mode="audit" if wish == "audit" else self._settings.mode,
             continued=api == "responses" and bool(data.get("previous_response_id") or data.get("conversation")),
+            earlier=earlier or conversation,
+            conversation=conversation,
+        )
+
+    def _kept(self, tenant: str, data: Any) -> tuple[str, str]:
+        """Where the store keeps the ends of the response and of the conversation that a request goes on from."""
+        conversation = data.get("conversation")
+        named = conversation.get("id") if isinstance(conversation, dict) else conversation
+        response_id = provider_id(data.get("previous_response_id"))
+        return (
+            kept_under(tenant, "response", response_id) if response_id else "",
+            kept_under(tenant, "conversation", named) if isinstance(named, str) and named else "",
         )
 
     def _passed(self, api: str, wire: Any, reason: str) -> None:
@@ -122,7 +137,7 @@ class SessionPlugin(CustomLogger):
         if turn is not None and turn.work is not None:
             try:
                 reply = take_reply(turn.work.path.api, response, self._pipeline.names(turn))
-                await self._pipeline.after(turn, reply and reply.items, complete=reply is None or reply.complete)
+                await self._after(turn, reply)
             except Exception as error:
                 self._failed("reply", error)
         return None
@@ -130,7 +145,8 @@ class SessionPlugin(CustomLogger):
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: Any
     ) -> AsyncGenerator[Any, None]:
-        """Streams: each chunk goes on at once. What came is stored at the end, also when the client left."""
+        """Streams: each chunk goes on at once. What came is stored at the end, also when the client left; where
+        a client may go on from it by its id, before the end goes on."""
         turn = self._turn(request_data)
         reply = self._streamed_reply(turn)
         if turn is None or reply is None:
@@ -144,16 +160,14 @@ class SessionPlugin(CustomLogger):
                 except Exception as error:
                     self._failed("chunk", error)
                     seen = (*reply.rest(), chunk)
+                if reply.over and turn.work is not None and turn.work.kept:
+                    await self._store(turn, reply)
                 for part in seen:
                     yield part
             for part in reply.rest():
                 yield part
         finally:
-            # A task of its own: a client that leaves cancels this generator, not the commit.
-            task = asyncio.create_task(self._store_streamed(turn, reply))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            await asyncio.shield(task)
+            await self._store(turn, reply)
 
     def _streamed_reply(self, turn: Turn | None) -> StreamedReply | None:
         try:
@@ -163,12 +177,25 @@ class SessionPlugin(CustomLogger):
             self._failed("reply", error)
         return None
 
+    async def _store(self, turn: Turn, reply: StreamedReply) -> None:
+        """In a task of its own: a client that leaves cancels the stream, not the commit."""
+        task = asyncio.create_task(self._store_streamed(turn, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
     async def _store_streamed(self, turn: Turn, reply: StreamedReply) -> None:
         try:
-            came = reply.reply()
-            await self._pipeline.after(turn, came and came.items, complete=came is None or came.complete)
+            await self._after(turn, reply.reply())
         except Exception as error:
             self._failed("reply", error)
+
+    async def _after(self, turn: Turn, reply: Reply | None) -> None:
+        if reply is None:
+            await self._pipeline.after(turn, None, complete=True)
+        else:
+            response_id = provider_id(reply.response_id)
+            await self._pipeline.after(turn, reply.items, complete=reply.complete, response_id=response_id)
 
     async def async_post_call_response_headers_hook(
         self,

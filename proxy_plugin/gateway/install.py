@@ -68,7 +68,7 @@ def _greet(connection: Connection, store: GuardedStore) -> None:
 
     async def connect() -> None:
         try:
-            await store.ping()
+            await store.ask(store.store.ping())
         except Exception as error:
             log.warning("the session store does not answer yet (%s); requests go on without it", type(error).__name__)
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy_plugin.events import Emit, PassedThrough, RequestHandled
-from proxy_plugin.gateway.commits import parent_of, reply_commit, request_commit
+from proxy_plugin.gateway import resume
+from proxy_plugin.gateway.commits import reply_commit, request_commit
 from proxy_plugin.gateway.replies import Names
 from proxy_plugin.gateway.safety import Refusals
 from proxy_plugin.history.dialects import Dialect
@@ -24,11 +25,12 @@ from proxy_plugin.history.report import Report
 from proxy_plugin.history.rewrite import Rewrite, read, rewrite
 from proxy_plugin.history.subtasks import Context
 from proxy_plugin.history.wire import CODECS
-from proxy_plugin.sessions.identity import Address, find_session
-from proxy_plugin.sessions.tree import Commit, Committed
+from proxy_plugin.sessions.identity import Address, find_session, kept_under
+from proxy_plugin.sessions.tree import Base, Commit, Committed, History
 from proxy_plugin.sessions.writer import GuardedStore
 from proxy_plugin.settings import Settings
 
+RESUMED = "x-proxy-plugin-resumed"
 _MEMO_BYTES = 64_000_000  # histories a worker remembers, in bytes of their JSON
 _MARKED_SESSIONS = 10_000  # sessions whose client-set subtasks a worker remembers
 
@@ -45,6 +47,8 @@ class Incoming:
     dialect: Dialect
     mode: str  # "enforce" or "audit"
     continued: bool = False  # goes on from a response that the provider keeps
+    earlier: str = ""  # what the store finds the path by that it goes on from (see identity.kept_under)
+    conversation: str = ""  # what the conversation is found by that the provider adds the reply to
 
 
 @dataclass(slots=True)
@@ -56,6 +60,8 @@ class Work:
     rewrite: Rewrite
     address: Address  # of the session, once the store has said which it is
     store: GuardedStore | None  # where its reply goes
+    kept: bool  # the provider keeps the reply, to be gone on from by its id
+    conversation: str  # what the conversation is found by that the provider adds it to
 
 
 @dataclass(slots=True)
@@ -67,6 +73,7 @@ class Turn:
     headers  the response headers; in audit mode they say what would have been done"""
 
     messages: Any  # what to send on
+    fields: Mapping[str, Any]  # what to send beside it in addition
     headers: Mapping[str, str]
     tag: str
     subtask: str
@@ -98,28 +105,40 @@ class Pipeline:
 
     async def before(self, incoming: Incoming) -> Turn | None:
         """Stores the request and rewrites it; None where there is nothing that could be handled."""
+        began = time.perf_counter()
+        wish = incoming.headers.get(resume.HEADER)
+        stored = await self._lost(incoming, wish.strip()) if wish else None
+        store = self._store_for(incoming)
+        base = await _base(store, incoming) if store is not None and incoming.earlier else None
         started = time.perf_counter()
-        opening = _opening(incoming)
-        address = find_session(incoming.headers, incoming.body, incoming.tenant, opening)
-        memo = self._memos.take(address.tag)
+        waited = started - began
+        whole = resume.behind(stored, incoming.api, incoming.wire, incoming.body) if stored is not None else None
+        if whole is not None:
+            incoming = replace(incoming, wire=whole.wire, body={**incoming.body, **whole.fields})
+        elif wish:
+            self._emit(PassedThrough("resume_unavailable"))
+        found = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
+        memo = self._memos.take(found.tag)
         path = read(incoming.wire, incoming.api, memo, continued=incoming.continued)
         if path is None:
             pass_whole(self._emit, incoming.api, incoming.wire, "not_understood")
             return None
-        commit = request_commit(path, address, incoming.headers, incoming.body)
+        commit = request_commit(path, found, incoming.headers, incoming.body, base)
         spent = time.perf_counter() - started
 
-        store = self._store_for(incoming)
-        committed = await store.commit(commit) if store is not None else None
+        committed = await store.commit(commit, waited) if store is not None else None
         started = time.perf_counter()
+        if committed is not None and committed.alone and commit.alone is not None:
+            commit = commit.alone
+        address = commit.address
         marks = self._known_marks(address, commit, committed)
-        subtask = parent_of(commit, commit.subtask_start)
+        subtask = commit.before(max(commit.subtask_start, 0))
         careful = self._refusals.tripped(address.tag, subtask)
         if careful:
             self._emit(PassedThrough("safety_fallback"))
         settings = self._repair_only if careful else self._settings
         result = rewrite(path, incoming.dialect, settings, Context(frozenset(marks), incoming.continued), memo)
-        self._memos.put(address.tag, memo)
+        self._memos.put(found.tag, memo)
         if result.limited:
             self._emit(PassedThrough(result.limited))
         enforced = incoming.mode == "enforce"
@@ -130,13 +149,30 @@ class Pipeline:
         session_id = (committed.session_id if committed else address.session_id) or f"{address.family}.0"
         return Turn(
             messages=result.messages if enforced else incoming.wire,
-            headers=_headers(session_id, result.report),
+            fields=whole.fields if whole is not None else {},
+            headers=_headers(session_id, result.report) | ({RESUMED: "1" if whole else "0"} if wish else {}),
             tag=address.tag,
             subtask=subtask,
             enforced=enforced,
             collapsed=result.report.subtasks_collapsed > 0,
-            work=Work(path, commit, result, replace(address, session_id=session_id) if committed else address, store),
+            work=Work(
+                path,
+                commit,
+                result,
+                replace(address, session_id=session_id) if committed else address,
+                store,
+                kept=incoming.body.get("store") is not False,
+                conversation=incoming.conversation,
+            ),
         )
+
+    async def _lost(self, incoming: Incoming, place: str) -> History | None:
+        """The path that a client lost, of the session that it names. None where that is not to be had, or where
+        the original is to be sent."""
+        address = find_session(incoming.headers, incoming.body, incoming.tenant, None)
+        if self._store is None or address.implicit or incoming.continued or incoming.mode != "enforce":
+            return None
+        return await self._store.path(address, place)
 
     def preview(self, incoming: Incoming) -> Any:
         """The list that `before` would send on, as far as this worker knows; nothing is stored or counted."""
@@ -145,7 +181,7 @@ class Pipeline:
             return incoming.wire
         address = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
         commit = request_commit(path, address, incoming.headers, incoming.body)
-        careful = self._refusals.tripped(address.tag, parent_of(commit, commit.subtask_start))
+        careful = self._refusals.tripped(address.tag, commit.before(commit.subtask_start))
         context = Context(frozenset(self._marks.get(address.tag, ())), incoming.continued)
         return rewrite(path, incoming.dialect, self._repair_only if careful else self._settings, context).messages
 
@@ -175,8 +211,9 @@ class Pipeline:
             return Names()
         return Names.beside(work.rewrite.ids, work.path.wire if work.path.api == "responses" else ())
 
-    async def after(self, turn: Turn, reply: list[Any] | None, *, complete: bool) -> None:
-        """Stores the reply (its wire items as the client saw them; None: there was none worth keeping)."""
+    async def after(self, turn: Turn, reply: list[Any] | None, *, complete: bool, response_id: str = "") -> None:
+        """Stores the reply (its wire items as the client saw them; None: there was none worth keeping).
+        `response_id`: the provider's, if it has one."""
         work, turn.work, turn.messages = turn.work, None, None
         if work is None:
             return
@@ -184,7 +221,10 @@ class Pipeline:
         answer = read(reply, work.path.api) if reply else None
         if answer is not None and answer.messages and work.store is not None:
             asked = replace(work.commit, address=work.address)
-            await work.store.commit_reply(reply_commit(asked, work.path, answer, complete))
+            under = [work.conversation] if work.conversation else []
+            if response_id and work.kept:
+                under.append(kept_under(work.address.tenant, "response", response_id))
+            await work.store.commit_reply(reply_commit(asked, work.path, answer, complete, under))
 
     def failed(self, turn: Turn, *, refused: bool) -> None:
         """The call failed for good; `refused`: the provider took the request as malformed."""
@@ -222,6 +262,17 @@ class _Memos:
         while self._total > self._limit:
             _, (_, dropped) = self._held.popitem(last=False)
             self._total -= dropped
+
+
+async def _base(store: GuardedStore, incoming: Incoming) -> Base | None:
+    """Where the stored path ends that a request goes on from. None where that is not known, or is in another
+    session than the one that the client names."""
+    base = await store.base(incoming.tenant, incoming.earlier)
+    address = find_session(incoming.headers, incoming.body, incoming.tenant, None)
+    if base is None or address.implicit:
+        return base
+    same = base.address.tag == address.tag and base.address.session_id in ("", address.session_id)
+    return base if same else None
 
 
 def _opening(incoming: Incoming) -> str | None:

@@ -14,6 +14,8 @@ from proxy_plugin.history.dialects import Dialect, dialect_of, strictest
 
 _KEEP_SECONDS = 10.0  # deployments can be changed while the proxy runs
 _MODELS = 1_000
+_LANDLORDS = ("vertex_ai", "vertex_ai_beta", "azure_ai")
+"""Providers that serve the models of others by those others' wire forms."""
 
 
 class Targets:
@@ -34,29 +36,30 @@ class Targets:
         if known is not None and now - known[0] < _KEEP_SECONDS:
             return known[1]
         groups = {model, *_fallback_groups(router, model, fallbacks)}
-        providers = [provider for group in sorted(groups) for provider in self._providers(router, group)]
+        providers = [provider for group in sorted(groups) for provider in self._providers(router, group, api)]
         found = strictest([dialect_of(provider, api) for provider in providers])
         if len(self._known) >= _MODELS:
             self._known.clear()
         self._known[key] = now, found
         return found
 
-    def _providers(self, router: Any, group: str) -> Iterator[str]:
+    def _providers(self, router: Any, group: str, api: str) -> Iterator[str]:
         if group in self._corrected:
             yield self._corrected[group]
         else:
-            yield from _providers(router, group)
+            yield from _providers(router, group, api)
 
 
-def _providers(router: Any, group: str) -> Iterator[str]:
+def _providers(router: Any, group: str, api: str) -> Iterator[str]:
     deployments = (router.get_model_list(model_name=group) or []) if router is not None else []
     for deployment in deployments:
-        yield _provider(deployment.get("litellm_params") or {})
+        yield _provider(deployment.get("litellm_params") or {}, api)
     if not deployments:
-        yield _provider({"model": group})
+        yield _provider({"model": group}, api)
 
 
-def _provider(params: Mapping[str, Any]) -> str:
+def _provider(params: Mapping[str, Any], api: str) -> str:
+    """The dialect's name for a deployment: LiteLLM's provider, or whose wire form that provider serves it in."""
     from litellm import get_llm_provider
 
     model = str(params.get("model") or "")
@@ -66,9 +69,22 @@ def _provider(params: Mapping[str, Any]) -> str:
         )
     except Exception:  # LiteLLM raises for what it does not know
         return ""
-    if provider in ("vertex_ai", "azure_ai") and "claude" in model:
+    if provider in _LANDLORDS and "claude" in model:
+        return "anthropic"
+    if provider in _LANDLORDS and ("mistral" in model or "codestral" in model):
+        return "mistral"
+    if provider == "bedrock" and "claude" in model and not _by_converse(model, api):
         return "anthropic"
     return str(provider)
+
+
+def _by_converse(model: str, api: str) -> bool:
+    """Whether LiteLLM speaks the Converse API with a Claude on Bedrock; else it sends Anthropic's own form."""
+    from litellm.llms.bedrock.common_utils import BedrockModelInfo
+
+    if api == "messages":
+        return BedrockModelInfo.get_bedrock_provider_config_for_messages_api(model) is None
+    return BedrockModelInfo.get_bedrock_route(model) == "converse"
 
 
 def _fallback_groups(router: Any, model: str, requested: Any) -> Iterator[str]:

@@ -136,11 +136,15 @@ def _exactly(number: str) -> Any:
     return float(number) if len(number) < 16 else [number]
 
 
+_ECHOED_DEPTH = 32
+"""How deep the objects of an API go at most; what is nested deeper is compared as it is."""
+
+
 def _content_meaning(content: Any) -> Any:
     if content is None or content == []:
         return ""
     if not isinstance(content, list):
-        return content
+        return _without_nulls(content)
     parts = [_part_meaning(part) for part in content]
     return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
 
@@ -150,7 +154,17 @@ def _part_meaning(part: Any) -> Any:
         return [part]
     if part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
-    return {key: value for key, value in part.items() if value is not None and key != "cache_control"}
+    return _without_nulls({key: value for key, value in part.items() if key != "cache_control"})
+
+
+def _without_nulls(value: Any, depth: int = _ECHOED_DEPTH) -> Any:
+    """A value without the fields that are null: an API's schema reads them as if they were not there, and a
+    client's library writes or omits them as it likes. In a list each place counts."""
+    if isinstance(value, dict) and depth:
+        return {key: _without_nulls(inner, depth - 1) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list) and depth:
+        return [_without_nulls(inner, depth - 1) for inner in value]
+    return value
 
 
 def meaning(message: Message) -> bytes:

@@ -12,6 +12,7 @@ from proxy_plugin.history.model import Message
 
 NO_RESULT = "This call was not answered: no result was recorded."
 TURN_CLOSED = "(The results above end this turn.)"
+EMPTY_RESULT = "(The tool returned no output.)"
 ORPHAN = "Result of a tool call that is not part of this conversation"
 """Texts of the plugin's own messages; the first two are recognised when they come back."""
 
@@ -23,8 +24,9 @@ class Edit(NamedTuple):
     added: Message | None = None  # the plugin's own message
     call_ids: tuple[str, ...] | None = None  # new ids of the message's calls, in order
     answers: str | None = None  # new id of the call that the result answers
+    result: str | None = None  # a text for the result that had none
     summary: str | None = None  # a text block at the end of the user message
-    instead_of: tuple[int, ...] = ()  # the input messages that a summary stands for
+    instead_of: tuple[int, ...] = ()  # the input messages that a text of the plugin's stands for
 
 
 Plan = list[int | Edit]

@@ -15,30 +15,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from proxy_plugin.history.dialects import Dialect, IdRule
+from proxy_plugin.history.dialects import Dialect, IdRule, stem
 from proxy_plugin.history.model import ASSISTANT, TOOL, USER, Message, dump, text_of
-from proxy_plugin.history.plan import NO_RESULT, ORPHAN, TURN_CLOSED, Edit, Plan
+from proxy_plugin.history.plan import EMPTY_RESULT, NO_RESULT, ORPHAN, TURN_CLOSED, Edit, Plan
 
 Seats = dict[int, list[int | None]]
 """Index of an assistant message with calls -> for each of its calls the index of its result, or None."""
 
 
 class Ids:
-    """The ids that a path has used so far, and the names of their later uses.
+    """The ids that a path has used so far, and the names of their later uses. Two ids that differ only in the
+    signature behind them are one.
 
     `fork` gives a copy-on-write child for the part of the path that may still change."""
 
     def __init__(self, rule: IdRule, parent: Ids | None = None) -> None:
         self._rule = rule
-        self._used: set[str] = set()
+        self._used: set[str] = set()  # stems
         self._uses: dict[str, int] = {}
         self._parent = parent
 
     def fork(self) -> Ids:
         return Ids(self._rule, self)
 
-    def __contains__(self, call_id: object) -> bool:
-        return call_id in self._used or (self._parent is not None and call_id in self._parent)
+    def __contains__(self, call_id: str) -> bool:
+        return self._holds(stem(call_id))
+
+    def _holds(self, name: str) -> bool:
+        return name in self._used or (self._parent is not None and self._parent._holds(name))
 
     def _uses_of(self, call_id: str) -> int:
         if call_id in self._uses or self._parent is None:
@@ -49,7 +53,7 @@ class Ids:
         """The id under which this use leaves. The first legal use of an id is itself."""
         wanted = call_id if call_id is not None else "call"
         if call_id is not None and call_id not in self and self._rule.accepts(call_id):
-            self._used.add(call_id)
+            self._used.add(stem(call_id))
             return call_id
         use = self._uses_of(wanted)
         while True:
@@ -58,7 +62,7 @@ class Ids:
             if name not in self:
                 break
         self._uses[wanted] = use
-        self._used.update((wanted, name))
+        self._used.update((stem(wanted), stem(name)))
         return name
 
     def name_new(self, call_id: str) -> str:
@@ -66,7 +70,7 @@ class Ids:
         unless the path holds it already."""
         if call_id in self:
             return self.assign(call_id)
-        self._used.add(call_id)
+        self._used.add(stem(call_id))
         return call_id
 
     def keep(self, call_id: str | None, assigned: str) -> None:
@@ -74,7 +78,7 @@ class Ids:
         wanted = call_id if call_id is not None else "call"
         if assigned != wanted:
             self._uses[wanted] = self._uses_of(wanted) + 1
-        self._used.update((wanted, assigned))
+        self._used.update((stem(wanted), stem(assigned)))
 
 
 class Pairing(NamedTuple):
@@ -176,9 +180,8 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
             plan.append(Edit(index, call_ids=tuple(new_ids)) if changed else index)
             out.append(message)
             row = pairing.seats[index]
-            if len(row) == 1 and row[0] == index + 1 and messages[index + 1].answers == new_ids[0]:
-                plan.append(index + 1)  # the round that most are: nothing to lay anew
-                out.append(messages[index + 1])
+            if len(row) == 1 and row[0] == index + 1:  # the round that most are
+                _lay_result(messages, index + 1, new_ids[0], dialect, out, plan, repairs)
             else:
                 staying.update(_lay_results(messages, index, row, new_ids, dialect, out, plan, repairs))
         elif message.role is not TOOL:
@@ -187,11 +190,11 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
             plan.append(index)
             out.append(message)
         elif index in staying:
-            _lay_result(messages, index, staying[index], out, plan)
+            _lay_result(messages, index, staying[index], dialect, out, plan, repairs)
         elif index in pairing.orphans:
             noted |= _paired_contents(messages, noted_until, index, pairing)
             noted_until = index
-            _note_orphan(message, noted, dialect, out, plan, repairs)
+            _note_orphan(message, index, noted, dialect, out, plan, repairs)
     return Repaired(out, plan, assigned, repairs)
 
 
@@ -215,7 +218,7 @@ def _lay_results(
                 late.append((result, new_id))
                 continue
             repairs.append((len(out), "results_moved"))
-        _lay_result(messages, result, new_id, out, plan)
+        _lay_result(messages, result, new_id, dialect, out, plan, repairs)
     for number, seat in enumerate(seats):
         if seat is None:
             neutral = Message(TOOL, NO_RESULT, answers=new_ids[number])
@@ -225,10 +228,30 @@ def _lay_results(
     return late
 
 
-def _lay_result(messages: Sequence[Message], index: int, call_id: str, out: list[Message], plan: Plan) -> None:
+def _lay_result(
+    messages: Sequence[Message],
+    index: int,
+    call_id: str,
+    dialect: Dialect,
+    out: list[Message],
+    plan: Plan,
+    repairs: list[tuple[int, str]],
+) -> None:
+    """A result as it leaves: under the id of its call, and with a text where the target loses it without one."""
     message = messages[index]
-    plan.append(index if message.answers == call_id else Edit(index, answers=call_id))
-    out.append(message if message.answers == call_id else message._replace(answers=call_id))
+    text = None if dialect.empty_results or not _says_nothing(message.content) else EMPTY_RESULT
+    if text is not None:
+        repairs.append((len(out), "results_added"))
+        message = message._replace(content=text)
+    answers = None if message.answers == call_id else call_id
+    plan.append(index if answers is None and text is None else Edit(index, answers=answers, result=text))
+    out.append(message if answers is None else message._replace(answers=call_id))
+
+
+def _says_nothing(content: Any) -> bool:
+    if isinstance(content, list):
+        return all(isinstance(part, dict) and part.get("type") == "text" and not part.get("text") for part in content)
+    return content is None or content == ""
 
 
 def _must_close(dialect: Dialect, out: list[Message], plan: Plan, *, own: bool) -> bool:
@@ -258,6 +281,7 @@ def _paired_contents(messages: Sequence[Message], start: int, end: int, pairing:
 
 def _note_orphan(
     message: Message,
+    index: int,
     noted: set[bytes],
     dialect: Dialect,
     out: list[Message],
@@ -275,7 +299,7 @@ def _note_orphan(
     head = f"{ORPHAN} ({message.answers}):" if message.answers else f"{ORPHAN}:"
     note = Message(USER, _with_head(head, content))
     repairs.append((len(out), "orphans_moved"))
-    plan.append(Edit(None, added=note))
+    plan.append(Edit(None, added=note, instead_of=(index,)))
     out.append(note)
 
 

@@ -39,9 +39,9 @@ class DeferredReplies:
             if len(request.ids) > place and request.ids[place] == reply.ids[place]:
                 self._remove(reply)
 
-    async def flush(self) -> None:
-        """Stores all that wait, at once."""
-        for reply in [reply for replies in self._waiting.values() for reply in replies]:
+    async def flush(self, tag: str | None = None) -> None:
+        """Stores those that wait at once: all, or those of sessions with this hash tag."""
+        for reply in [reply for at, replies in self._waiting.items() for reply in replies if tag in (None, at)]:
             self._due(reply)
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))

@@ -91,6 +91,12 @@ def find_session(headers: Mapping[str, Any], body: Mapping[str, Any], tenant: st
     return Address(tenant, "", _family_tag(tenant, family), implicit=True, family=family)
 
 
+def kept_under(tenant: str, kind: str, given: str) -> str:
+    """What a tenant's path is found by where the client names it by an id of the provider's. `kind`:
+    "response" | "conversation". 32 hexadecimal characters, others for each tenant."""
+    return _hash("kept", tenant, kind, given)
+
+
 def _candidates(headers: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[Any]:
     metadata = _mapping(body.get("metadata"))
     yield headers.get("x-litellm-session-id")

@@ -2,6 +2,7 @@
 
     pp:1:{<tag>}:<slot>:<part>     a session; slot is "s", or the n of a `<family>.<n>` session
     pp:1:{<tag>}:<part>[:…]        what the sessions of one family share
+    pp:1:{<kept>}:kept             a path by the provider's id of its last response or of its conversation
     pp:1:{<tenant>}:sessions       index: session id -> last activity
     pp:1:tenants                   index: tenant -> last activity
 
@@ -36,6 +37,7 @@ class SessionKeys:
     marks      zset    node id + explicit subtask id by when it was set
     agents     list    switches of the agent (JSON), oldest first
     links      set     the family's `first` and `token` keys that lead to this session
+    kept       set     what leads to this session by ids of the provider's, see `kept`
     tomb       string  there for a minute after a deletion
     """
 
@@ -50,6 +52,7 @@ class SessionKeys:
     marks: str
     agents: str
     links: str
+    kept: str
     tomb: str
 
     @property
@@ -57,7 +60,7 @@ class SessionKeys:
         """All of them that hold data, in the order in which the scripts take them."""
         return (
             self.meta, self.nodes, self.bodies, self.leads, self.branches, self.tips,
-            self.subtasks, self.snapshots, self.marks, self.agents, self.links,
+            self.subtasks, self.snapshots, self.marks, self.agents, self.links, self.kept,
         )  # fmt: skip
 
 
@@ -80,6 +83,12 @@ def first(address: Address, reply: str) -> str:
 def token(address: Address, value: str) -> str:
     """Leads from the request that opened a conversation to its n."""
     return f"{PREFIX}{{{address.tag}}}:token:{value}"
+
+
+def kept(under: str) -> str:
+    """Leads from an id of the provider's (`identity.kept_under`) to the node to go on from, a JSON object. It
+    stands in a slot of its own: a request that brings such an id need not name a session."""
+    return f"{PREFIX}{{{under}}}:kept"
 
 
 def index(tenant: str) -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 import orjson
 
-from proxy_plugin.sessions import keys, tree
+from proxy_plugin.sessions import identity, keys, tree
 from proxy_plugin.sessions.identity import Address
-from proxy_plugin.sessions.tree import Commit, SessionInfo, Snapshot, StoredNode, Subtask
+from proxy_plugin.sessions.tree import Base, Commit, SessionInfo, Snapshot, StoredNode, Subtask
+
+GOES_ON = "goes_on"
+"""In the place of a subtask's field: the one that the base belongs to."""
 
 
 def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[str, str]:
@@ -19,11 +22,14 @@ def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[
     if commit.subtask_id is not None:
         explicit, name = keys.subtask_field(commit.subtask_id), tree.clean(commit.subtask_id)
         start = min(commit.explicit_base, len(ids) - 1)
-        mark = ids[start - 1] if start > 0 else ""
+        mark = commit.before(start) if start >= 0 else ""
     said = {"explicit": explicit, "name": name, "mark": mark, "subtask": ""}
+    ended = _end(commit.tip, commit.at_ms) if commit.closes else ""
+    if start < 0 and commit.base is not None:
+        return {**said, "subtask": GOES_ON, "before": "", "ended": ended}
     if not 0 <= start < len(ids) or commit.subtask_start >= len(ids):
         return said
-    before = ids[start - 1] if start else ""
+    before = commit.before(start)
     subtask_id = name if explicit else tree.automatic(ids[start])
     agent = _cleaned(commit.subtask_agent) or _cleaned(commit.agent)
     snapshot_id = "snap-" + sha256(f"{before}\0{subtask_id}".encode()).hexdigest()[:16]
@@ -43,7 +49,7 @@ def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[
         "node": before,
         "created": commit.at_ms,
         "size": commit.size_bytes,
-        "messages": start + lead_count,
+        "messages": commit.depth - len(ids) + start + lead_count,
         "agent": agent,
         "auto": True,
     }
@@ -54,7 +60,7 @@ def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[
         "before": before,
         "snapshot": _json(snapshot),
         "expires": str(commit.at_ms + snapshot_ttl_ms),
-        "ended": _end(commit.tip, commit.at_ms) if commit.closes else "",
+        "ended": ended,
         "ended_before": _end(before, commit.at_ms),
     }
 
@@ -139,6 +145,28 @@ def snapshot_record(stored: bytes, expires: float) -> Snapshot:
         agent=record["agent"],
         auto=record["auto"],
     )
+
+
+def encode_base(base: Base) -> bytes:
+    """Needs an address whose session id is known."""
+    record = {
+        "session": base.address.session_id,
+        "node": base.node,
+        "depth": base.depth,
+        "concluded": base.concluded,
+        "first": base.first_reply,
+        "lead": base.lead_count,
+    }
+    return orjson.dumps(record)
+
+
+def decode_base(tenant: str, stored: bytes | None) -> Base | None:
+    try:
+        record = orjson.loads(stored or b"")
+        place = identity.address(tenant, record["session"])
+        return Base(record["node"], record["depth"], record["concluded"], record["first"], record["lead"], place)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def agent_switch(stored: bytes) -> dict[str, Any]:

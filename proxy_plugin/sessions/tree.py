@@ -51,15 +51,36 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """The end of a stored path that a request goes on from without sending it again.
+
+    depth        messages up to and with `node`
+    concluded    it is a whole assistant text without calls: what a user says next is another subtask
+    first_reply  as in Commit, of the whole path
+    lead_count   messages that lead the path
+    address      its session; where that is found by its opening and not known yet, `token` finds it
+    """
+
+    node: str
+    depth: int
+    concluded: bool
+    first_reply: str | None
+    lead_count: int
+    address: Address
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One path to be stored: a request as it came, or the same path with the reply on it.
 
     ids          node ids of the whole path, root first, 32 hexadecimal characters each; no leading system
-                 messages
+                 messages. With a `base`: of what comes behind that
     bodies       JSON of each node, opaque to the store; indexed only where something is written
     roles        "user" | "assistant" | "tool" | "system" | "other" of each
     first_reply  id of the first assistant message after the first user message
-    subtask_start  index of the running subtask's first message; len(ids) where none is running
+    subtask_start  index of the running subtask's first message; len(ids) where none is running, -1 where the
+                 running one began before `base`
     closes       this reply is a complete assistant text without calls: the running subtask is done
     subtask_id   explicit subtask, the client's text; `explicit_base`: index at which one begins that was
                  not running before
@@ -67,6 +88,10 @@ class Commit:
     size_bytes   bytes of the path's messages; also taken as the memory that the commit holds
     token        one value per client request: its reply is committed with the same (`dataclasses.replace`
                  keeps it), so that both find one session even where the request's commit was late
+    base         the stored node that the path goes on from; None: it begins at the root
+    alone        the same as a path of its own, stored where `base` turns out not to be there
+    kept         ends of the path that a later request may go on from, by what they are found by
+                 (`identity.kept_under`)
     """
 
     address: Address
@@ -88,17 +113,35 @@ class Commit:
     size_bytes: int = 0
     at_ms: int = 0
     token: str = field(default_factory=lambda: token_hex(8))
+    base: Base | None = None
+    alone: Commit | None = None
+    kept: tuple[tuple[str, Base], ...] = ()
 
     @property
     def tip(self) -> str:
         """Id of the newest node; "" for a path without messages."""
-        return self.ids[-1] if self.ids else ""
+        return self.ids[-1] if self.ids else self.root
+
+    @property
+    def root(self) -> str:
+        """Id of the node before the first one, "" where that is none."""
+        return self.base.node if self.base else ""
+
+    @property
+    def depth(self) -> int:
+        """Messages of the whole path."""
+        return len(self.ids) + (self.base.depth if self.base else 0)
+
+    def before(self, index: int) -> str:
+        """Id of the node before the one at `index`, "" where that is none."""
+        return self.ids[index - 1] if index else self.root
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What a commit did. `marks`: nodes after which explicit subtasks of this session began. `branch`: the
-    one that grew, or the current one. `deleted`: the session was deleted a moment ago; nothing is stored."""
+    one that grew, or the current one. `deleted`: the session was deleted a moment ago; nothing is stored.
+    `alone`: the base was not there, and Commit.alone is what is stored."""
 
     session_id: str
     new_nodes: int
@@ -108,6 +151,7 @@ class Committed:
     branch: str
     round_trips: int
     deleted: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +276,12 @@ def automatic(first: str) -> str:
 
 def encode_head(commit: Commit, index: int, size: int) -> str:
     """Head of the node at `index`. The script puts in what a node has from its parent."""
-    start = commit.ids[commit.subtask_start][:REF_LENGTH] if commit.subtask_start <= index else _INHERIT
+    start = commit.ids[commit.subtask_start][:REF_LENGTH] if 0 <= commit.subtask_start <= index else _INHERIT
+    depth = commit.depth - len(commit.ids) + index + 1
     flags = _INCOMPLETE if commit.incomplete and index == len(commit.ids) - 1 else 0
     return (
         f"{_VERSION}{_ROLES.get(commit.roles[index], 'o')}{flags}"
-        f"{commit.ids[index - 1] if index else _NO_ID}{index + 1:08x}{max(0, commit.at_ms):012x}{size:08x}"
+        f"{commit.before(index) or _NO_ID}{depth:08x}{max(0, commit.at_ms):012x}{size:08x}"
         f"{start:.<{REF_LENGTH}}{commit.lead.id if commit.lead else _NO_ID}"
     )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
@@ -30,15 +30,10 @@ from proxy_plugin.sessions.deferral import DeferredReplies
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import (
-    Branch,
+    Base,
     Commit,
     Committed,
     History,
-    Page,
-    SessionInfo,
-    Snapshot,
-    StoredNode,
-    Subtask,
 )
 from proxy_plugin.settings import Settings
 
@@ -64,8 +59,10 @@ _FLUSH = AsyncRetrying(retry=retry_if_exception_type(_StillDown), wait=wait_expo
 
 
 class GuardedStore:
+    """One per worker. `store`: the store itself, for `ask`."""
+
     def __init__(self, store: SessionStore, settings: Settings, emit: Emit = events.ignore) -> None:
-        self._store = store
+        self.store = store
         self._emit = emit
         self._deadline = settings.deadlines.store_ms / 1000
         self._limit_bytes = settings.store.backlog_bytes
@@ -88,16 +85,57 @@ class GuardedStore:
 
     async def commit_reply(self, commit: Commit) -> None:
         """Stores a reply that calls tools within moments (see deferral.py), any other before this returns: a
-        final answer, the first reply of a conversation that is found by it, one of a subtask the client named."""
+        final answer, the first reply of a conversation that is found by it, one of a subtask the client named,
+        one that the next request may go on from without sending it again."""
+        self.store.kept.expect(commit)
         finds_session = commit.address.implicit and commit.first_reply == commit.tip
         too_much = self._deferred.size_bytes + commit.size_bytes > self._limit_bytes
-        if commit.closes or finds_session or commit.subtask_id is not None or too_much:
+        if commit.closes or finds_session or commit.subtask_id is not None or commit.kept or too_much:
             await self.commit(commit)
         else:
             self._deferred.add(commit)
 
-    async def commit(self, commit: Commit) -> Committed | None:
-        """Stores the path; None where that is not known after the deadline. Never raises."""
+    async def base(self, tenant: str, under: str) -> Base | None:
+        """The stored path that is found by an id of the provider's (`identity.kept_under`); None where there is
+        none, or none is found before the deadline. Never raises. One round trip where this worker has not
+        stored the path itself."""
+        return self.store.kept.known(under) or await self._soon(lambda: self.store.kept.find(tenant, under))
+
+    async def path(self, address: Address, place: str) -> History | None:
+        """The path to the current head (`place` "head") or to what a snapshot names; None where there is none,
+        or it is not read before the deadline. Never raises."""
+        return await self._soon(lambda: self._path(address, place))
+
+    async def _path(self, address: Address, place: str) -> History | None:
+        await self._deferred.flush(address.tag)
+        if place == "head":
+            return await self.store.reader.history(address)
+        named = next((s for s in await self.store.reader.snapshots(address) if s.snapshot_id == place), None)
+        if named is None:
+            return None
+        if named.node:
+            return await self.store.reader.history(address, node=named.node)
+        found = await self.store.reader.history(address)
+        return found and replace(found, head="", nodes=(), missing=())  # made before the first message
+
+    async def _soon(self, read: Callable[[], Awaitable[T | None]]) -> T | None:
+        if not self._breaker.allow():
+            return None
+        started, answer, failure = perf_counter(), None, None
+        try:
+            async with asyncio.timeout(self._deadline):
+                answer = await read()
+        except Exception as error:
+            failure = kind_of(error)
+            self._breaker.failure()
+        else:
+            self._breaker.success()
+        self._emit(StoreCalled("read", perf_counter() - started, failure))
+        return answer
+
+    async def commit(self, commit: Commit, waited: float = 0.0) -> Committed | None:
+        """Stores the path; None where that is not known after the deadline, of which `waited` seconds are gone.
+        Never raises."""
         self._deferred.taken_in(commit)
         if not self._breaker.allow():
             self._keep(commit)
@@ -107,7 +145,7 @@ class GuardedStore:
         task = asyncio.get_running_loop().create_task(self._write(commit))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        await asyncio.wait({task}, timeout=self._deadline)
+        await asyncio.wait({task}, timeout=max(0.0, self._deadline - waited))
         operation, seconds = f"commit_{commit.kind}", perf_counter() - started
         if not task.done():
             self._breaker.failure()
@@ -129,7 +167,7 @@ class GuardedStore:
     async def _write(self, commit: Commit) -> tuple[Committed | None, Exception | None]:
         """Runs the commit; what failed and may succeed later is kept, also when nobody waits any more."""
         try:
-            return await self._store.commit(commit), None
+            return await self.store.commit(commit), None
         except Exception as error:
             if is_transient(error):
                 self._breaker.failure()
@@ -168,7 +206,7 @@ class GuardedStore:
                 raise _StillDown
             started = perf_counter()
             try:
-                await self._store.commit(commit)
+                await self.store.commit(commit)
             except Exception as error:
                 self._emit(StoreCalled("background", perf_counter() - started, kind_of(error)))
                 if is_transient(error):
@@ -189,7 +227,7 @@ class GuardedStore:
                     self._start_flushing()
                     waiting = {*self._running, *({self._flushing} if self._flushing else ())}
                     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                await self._store.close()
+                await self.store.close()
         except Exception as error:
             _log.warning("%d commits are not stored: %s", self.pending, kind_of(error))
         if self._flushing is not None:
@@ -197,42 +235,9 @@ class GuardedStore:
         for task in tuple(self._running):
             task.cancel()
 
-    # ---- reading: not on the request path
-
-    async def session(self, address: Address) -> SessionInfo | None:
-        return await self._read(self._store.session(address))
-
-    async def history(self, address: Address, *, branch: str | None = None, node: str | None = None) -> History | None:
-        return await self._read(self._store.history(address, branch=branch, node=node))
-
-    async def node(self, address: Address, ref: str) -> StoredNode | None:
-        return await self._read(self._store.node(address, ref))
-
-    async def sessions(
-        self, tenant: str | None, *, limit: int = 50, cursor: str | None = None, offset: int = 0
-    ) -> Page:
-        return await self._read(self._store.sessions(tenant, limit=limit, cursor=cursor, offset=offset))
-
-    async def owners(self, session_id: str) -> list[SessionInfo]:
-        return await self._read(self._store.owners(session_id))
-
-    async def branches(self, address: Address) -> tuple[Branch, ...]:
-        return await self._read(self._store.branches(address))
-
-    async def subtasks(self, address: Address) -> tuple[Subtask, ...]:
-        return await self._read(self._store.subtasks(address))
-
-    async def snapshots(self, address: Address) -> tuple[Snapshot, ...]:
-        return await self._read(self._store.snapshots(address))
-
-    async def delete(self, address: Address) -> bool:
-        return await self._read(self._store.delete(address))
-
-    async def ping(self) -> None:
-        await self._read(self._store.ping())
-
-    async def _read(self, answer: Awaitable[T]) -> T:
-        """Raises StoreUnavailable where the store does not answer within READ_SECONDS."""
+    async def ask(self, answer: Awaitable[T]) -> T:
+        """Anything that is not on the request path: waits up to READ_SECONDS for what `store` or one of its parts
+        is asked. Raises StoreUnavailable where the store does not answer."""
         started = perf_counter()
         try:
             async with asyncio.timeout(READ_SECONDS):
@@ -306,5 +311,7 @@ def _extends(newer: Commit, older: Commit) -> bool:
 
 
 def _merged(older: Commit, newer: Commit) -> Commit:
-    """The newer one, counted as the request that the older one was."""
-    return replace(newer, kind="request") if older.kind == "request" else newer
+    """The newer one, counted as the request that the older one was, and found by what that was found by."""
+    kind = "request" if older.kind == "request" else newer.kind
+    alone = _merged(older.alone, newer.alone) if older.alone and newer.alone else newer.alone
+    return replace(newer, kind=kind, alone=alone, kept=(*older.kept, *newer.kept))

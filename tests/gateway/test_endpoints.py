@@ -12,8 +12,9 @@ import httpx
 import openai
 import pytest
 
+from proxy_plugin.history.model import ROOT, node_id
 from proxy_plugin.history.wire import CODECS
-from tests.agent import PLAN, TOOLS, rows
+from tests.agent import PLAN, TOOLS, Agent, rows
 from tests.fake_provider import FakeProvider, Reply, _Messages, one_id
 from tests.proxy import Proxy, eventually
 
@@ -249,6 +250,38 @@ def test_a_response_that_goes_on_from_a_stored_one_keeps_its_ids(provider: FakeP
     assert provider.requests[-1].parsed["input"] == [result]
 
 
+@pytest.mark.parametrize("endpoint", ["chat/completions", "messages"])
+def test_breakpoints_of_kept_messages_stay_and_one_of_a_collapsed_round_moves(
+    proxy: Proxy, provider: FakeProvider, endpoint: str
+) -> None:
+    """Four are all that the provider takes."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    found = rows("find", "{}")
+    if endpoint == "messages":
+        use: Item = {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {}}
+        asks: Item = {"role": "assistant", "content": [{**use, **mark}]}
+        answer: Item = {"type": "tool_result", "tool_use_id": "toolu_1", "content": found, **mark}
+        gives: Item = {"role": "user", "content": [answer]}
+    else:
+        call = {"id": "toolu_1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+        asks = {"role": "assistant", "content": None, "tool_calls": [{**call, **mark}]}
+        gives = {"role": "tool", "tool_call_id": "toolu_1", "content": found, **mark}
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": f"q of {endpoint}", **mark}]},
+        asks,
+        gives,
+        {"role": "assistant", "content": [{"type": "text", "text": "done"}]},
+        {"role": "user", "content": [{"type": "text", "text": "and now?", **mark}]},
+    ]
+    tools: list[Any] = [TOOLS[5]] if endpoint != "messages" else [{"name": "find", "input_schema": {"type": "object"}}]
+    ask = {"model": "claude", "max_tokens": 9, "messages": history, "tools": tools}
+    headers = {"authorization": "Bearer sk-alice"}
+    assert httpx.post(f"{proxy.base_url}/{endpoint}", json=ask, headers=headers, timeout=30).status_code == 200
+    opening, _, last = provider.requests[-1].messages
+    assert [block.get("cache_control") for block in opening["content"]] == [mark["cache_control"]] * 2
+    assert last["content"][0]["cache_control"] == mark["cache_control"]
+
+
 def test_tokens_are_counted_of_the_history_that_is_sent(provider: FakeProvider, begin: Any) -> None:
     agent = begin("messages", "claude", False)
     for task in PLAN:
@@ -263,3 +296,73 @@ def test_tokens_are_counted_of_the_history_that_is_sent(provider: FakeProvider, 
     counted = [request.messages for request in provider.requests if request.path.endswith("/count_tokens")]
     assert counted in ([sent, history], [])  # older LiteLLMs count by themselves
     assert sent != history
+
+
+def test_a_session_that_changes_its_endpoint_is_one_session(
+    proxy: Proxy, provider: FakeProvider, alice: openai.OpenAI, begin: Any
+) -> None:
+    """Chat completions, then Messages, then Responses: one id, one path. What a client of another endpoint sends
+    is its own rendering of the same conversation."""
+    sent = {"x-session-id": "one-of-three"}
+    chat = Agent(alice, extra_headers=sent)
+    chat.run(PLAN[1])
+    first, asks, answer, done = chat.messages
+    (call,) = asks["tool_calls"]
+    name, arguments = call["function"]["name"], call["function"]["arguments"]
+
+    claude = begin("messages", "claude", True, extra_headers=sent)
+    claude.wire = [
+        {"role": "user", "content": [{"type": "text", "text": first["content"]}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": call["id"], "name": name, "input": json.loads(arguments)}],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": call["id"], "content": answer["content"]}],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": done["content"]}]},
+    ]
+    claude.run(PLAN[2])
+    (block,) = claude.wire[-3]["content"]
+
+    codex = begin("responses", "gpt", False, extra_headers=sent)
+    codex.wire = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": first["content"]}]},
+        {"type": "function_call", "call_id": call["id"], "name": name, "arguments": arguments},
+        {"type": "function_call_output", "call_id": call["id"], "output": answer["content"]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": done["content"]}]},
+        {"role": "user", "content": PLAN[2]},
+        {
+            "type": "function_call",
+            "call_id": block["id"],
+            "name": block["name"],
+            "arguments": json.dumps(block["input"], separators=(",", ":")),
+        },
+        {"type": "function_call_output", "call_id": block["id"], "output": rows(block["name"], '{"order": 3}')},
+        {"role": "assistant", "content": claude.wire[-1]["content"][0]["text"]},
+    ]
+    codex.run(f"again\n\n{PLAN[1]}")
+
+    assert provider.refused() == []
+    assert {agent.session for agent in (chat, claude, codex)} == {"one-of-three"}
+    collapsed = [agent.headers[-1]["x-proxy-plugin-collapsed"] for agent in (chat, claude, codex)]
+    assert collapsed == ["0", "1", "2"]
+    wires = {"chat": chat.messages, "messages": claude.wire, "responses": codex.wire}
+    paths = [_node_ids(form, wire) for form, wire in wires.items()]
+    assert [path == paths[-1][: len(path)] for path in paths] == [True, True, True]
+    eventually(lambda: _with(proxy, "one-of-three", len(paths[-1])))
+    assert proxy.get("/sessions/one-of-three", key="sk-alice").json()["branches"] == 1
+    for node in paths[-1]:
+        assert proxy.get(f"/sessions/one-of-three/nodes/{node[:12]}", key="sk-alice").json()["id"] == node
+    for form in CODECS:
+        history = proxy.get("/sessions/one-of-three/history", key="sk-alice", format=form).json()
+        assert history["format"] == form
+        assert _node_ids(form, history["messages"]) == paths[-1]
+
+
+def _node_ids(form: str, wire: list[Item]) -> list[str]:
+    ids = [ROOT]
+    for message in CODECS[form].parse(wire):
+        ids.append(node_id(ids[-1], message))
+    return ids[1:]

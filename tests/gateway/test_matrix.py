@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.matrix import COLUMNS, FORMS, Bench, bench
+from tests.strategies import ORIGINS
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +32,32 @@ def test_the_same_conversation_without_the_plugin_fails(running: Bench, form: st
     headers = {**running.http.headers, "x-proxy-plugin": "off"}
     with httpx.Client(base_url=running.http.base_url, headers=headers, timeout=60) as http:
         assert replace(running, http=http).play(form, "openai", False) != []
+
+
+@pytest.mark.parametrize("dialect", COLUMNS)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_conversation_begun_with_the_ids_of_any_provider_goes_on(running: Bench, form: str, dialect: str) -> None:
+    faults = {origin: running.carry(form, dialect, ids) for origin, ids in ORIGINS.items()}
+    assert {origin: found for origin, found in faults.items() if found} == {}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("first", ["gemini", "openai", "mistral"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_request_of_a_subtask_may_go_to_another_provider(
+    running: Bench, form: str, first: str, stream: bool
+) -> None:
+    assert running.switch(form, stream, first) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_result_that_says_nothing_still_answers_its_call(running: Bench, form: str) -> None:
+    """LiteLLM drops it on the way to Mistral; every other provider gets it as it came."""
+    for dialect, provider in running.providers.items():
+        provider.requests.clear()
+        client = FORMS[form](running.http, [dialect], False)
+        client.wire.append({"role": "user", "content": f"nothing of {dialect} in {form}"})
+        client.wire += client.calls([("call_A234", "find", "{}")]) + client.results([("call_A234", "")])
+        client.go_on()
+        assert provider.refused() == []
+        assert ("no output" in str(provider.requests[-1].messages)) == (dialect == "mistral")

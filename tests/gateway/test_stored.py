@@ -51,7 +51,7 @@ class Worker:
         return turn.headers["x-proxy-plugin-session"]
 
     async def messages(self, session: str, tenant: str = ALICE) -> list[Any] | None:
-        history = await self.store.history(address(tenant, session))
+        history = await self.store.store.reader.history(address(tenant, session))
         return wire_history(history).messages if history is not None else None
 
     async def close(self) -> None:

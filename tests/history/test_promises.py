@@ -23,10 +23,11 @@ from proxy_plugin import Settings, rewrite_history
 from proxy_plugin.history.subtasks import completed
 from proxy_plugin.history.wire import chat
 from proxy_plugin.settings import Collapse
+from tests import validators
 from tests.strategies import broken_chats, junk, prefixes, valid_chats
 from tests.validators import judge
 
-PROVIDERS = ("openai", "azure", "deepseek", "anthropic", "bedrock", "gemini", "vertex_ai", "mistral", "hosted_vllm")
+PROVIDERS = tuple(validators.PROVIDERS)
 NEVER = Settings(collapse=Collapse(policy="never"))
 # What a client put where its provider takes none is not the plugin's to move: it must only never add one.
 CLIENTS_OWN = {"system-place"}

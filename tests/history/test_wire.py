@@ -249,11 +249,14 @@ def test_what_is_parsed_from_the_middle_is_what_the_whole_list_says(data: st.Dat
 
 
 def _plain(messages: list[Message]) -> bool:
-    """Whether every form can say it: no participant's name, and no reply that another form would read as
-    part of the one before it."""
+    """Whether every form can say it: no participant's name, no calls beside what one form alone has, and no
+    reply that another form would read as part of the one before it."""
     pairs = itertools.pairwise(messages)
-    return not any(m.name for m in messages) and not any(
-        a.role is b.role is ASSISTANT and (a.calls or b.calls) for a, b in pairs
+    mixed = any(m.calls and "item_reference" in str(m.content) for m in messages)
+    return (
+        not mixed
+        and not any(m.name for m in messages)
+        and not any(a.role is b.role is ASSISTANT and (a.calls or b.calls) for a, b in pairs)
     )
 
 
@@ -389,6 +392,48 @@ def test_other_arguments_mean_something_else(change: dict[str, Any]) -> None:
     assert path_ids(CODECS["messages"].parse(wire))[1] != before[1]
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_an_echoed_null_makes_no_other_node(api: str) -> None:
+    """Client libraries write the fields that are not set, or leave them out."""
+    said = {"type": "from_the_future", "x": {"y": 1, "z": [{"a": None}, None]}}
+    again = {"type": "from_the_future", "x": {"y": 1, "z": [{}, None], "more": None}, "also": None}
+    wires = [[{**item("user", "q"), "content": [part]}] for part in (said, again)]
+    if api == "responses":
+        wires += [[said], [again]]
+    ids = [path_ids(CODECS[api].parse(wire)) for wire in wires]
+    assert ids[0] == ids[1] and ids[2:3] == ids[3:]
+
+
+def test_a_null_in_an_argument_or_a_place_in_a_list_counts() -> None:
+    def of(part: Any, arguments: str) -> list[str]:
+        call_ = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        wire = [{"role": "user", "content": [part]}, {"role": "assistant", "content": None, "tool_calls": [call_]}]
+        return path_ids(CODECS["chat"].parse(wire))
+
+    first = of({"type": "odd", "x": [1]}, "{}")
+    assert of({"type": "odd", "x": [1, None]}, "{}")[0] != first[0]
+    assert of({"type": "odd", "x": [1]}, '{"n": null}') != first
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_summary_stands_behind_a_note_that_opens_the_subtask(api: str) -> None:
+    """A result of no call, in front of the first round, is a user message by then."""
+    lost: Wire = [
+        {"role": "user", "content": "q"},
+        {"role": "tool", "tool_call_id": "gone", "content": "what was found"},
+    ]
+    function = {"name": "find", "arguments": "{}"}
+    asks = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": function}]}
+    done = [{"role": "assistant", "content": "done"}, {"role": "user", "content": "next"}]
+    wire = [*lost, asks, {"role": "tool", "tool_call_id": "a", "content": LONG}, *done]
+    sent = convert(CODECS["chat"].parse(wire), api)
+    result_ = rewrite_history(sent, api=api, provider="anthropic")
+    assert result_.report.subtasks_collapsed == result_.report.orphans_moved == 1
+    left = json.dumps(result_.messages)
+    assert "what was found" in left and "ord_0059" in left and judge(result_.messages, "anthropic", api) == []
+    assert rewrite_history(result_.messages, api=api, provider="anthropic").messages is result_.messages
+
+
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(KeyError):
         convert([], "completions")
@@ -440,6 +485,61 @@ def test_a_breakpoint_inside_collapsed_rounds_moves_to_the_summary(round_: Wire)
     out = claude(wire)
     assert [block.get("cache_control") for block in out[0]["content"]] == [HOUR["cache_control"]] * 2
     assert out[1] is wire[3]
+
+
+def test_an_orphans_breakpoint_moves_to_its_note() -> None:
+    out = claude([user("q"), user(result("gone", "found", **HOUR)), says("ok"), user("next")])
+    assert [block.get("cache_control") for block in out[0]["content"]] == [None, HOUR["cache_control"]]
+
+
+def cached_chat(where: str) -> Wire:
+    """A completed subtask on chat completions, with a breakpoint inside its round."""
+    call_: dict[str, Any] = {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    asks: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [call_]}
+    answer: dict[str, Any] = {"role": "tool", "tool_call_id": "a", "content": LONG}
+    if where == "part":
+        answer["content"] = [text(LONG, **HOUR)]
+    else:
+        {"call": call_, "reply": asks, "result": answer}[where].update(HOUR)
+    opening = {"role": "user", "content": "q", **HOUR}
+    return [
+        opening,
+        asks,
+        answer,
+        {"role": "assistant", "content": "done", **CACHE},
+        {"role": "user", "content": "next"},
+    ]
+
+
+@pytest.mark.parametrize("where", ["call", "reply", "result", "part"])
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_breakpoint_inside_collapsed_rounds_of_a_chat_moves_to_the_summary(provider: str, where: str) -> None:
+    wire = cached_chat(where)
+    out = rewrite_history(wire, provider=provider).messages
+    assert rewrite_history(out, provider=provider).messages is out
+    if provider == "anthropic":  # a block of the user's message, whose own breakpoint stays with its text
+        assert out[0] == {"role": "user", "content": [text("q", **HOUR), text(out[0]["content"][1]["text"], **HOUR)]}
+    else:
+        assert out[0] is wire[0]
+        assert out[1] == {"role": "system", "content": out[1]["content"], **HOUR}
+    assert out[-2] is wire[-2] and out[-1] is wire[-1]
+
+
+@relaxed
+@given(st.data(), st.sampled_from(["chat", "messages"]), st.sampled_from(["anthropic", "bedrock", "openai"]))
+def test_no_breakpoint_is_added_and_those_of_kept_messages_stay(data: st.DataObject, api: str, provider: str) -> None:
+    wire = data.draw(broken_messages(provider) if api == "messages" else broken_chats(provider))
+    before, after = (marks(w) for w in (wire, rewrite_history(wire, api=api, provider=provider).messages))
+    assert len(after) <= max(len(before), 4) and len(after) <= len(before)
+    kept = rewrite_history(wire, api=api, provider=provider, settings=REPAIR_ONLY).messages
+    assert len(marks(kept)) == len(before)
+
+
+def marks(value: Any) -> list[Any]:
+    """Every breakpoint of a list, wherever it stands."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = [value["cache_control"]] if isinstance(value, dict) and value.get("cache_control") else []
+    return own + [mark for part in inner for mark in marks(part)]
 
 
 def test_there_is_no_system_role_of_ours() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from typing import Any
 
 from proxy_plugin.sessions import identity
 from proxy_plugin.sessions.identity import Address
-from proxy_plugin.sessions.tree import Commit, Lead
+from proxy_plugin.sessions.tree import Base, Commit, Lead
 
 TENANT = identity.tenant_of("key", key_hash="alice")
 OTHER_TENANT = identity.tenant_of("key", key_hash="bob")
@@ -76,3 +77,34 @@ def reply(path: str, address: Address | None = None, **changes: Any) -> Commit:
         **changes,
     }
     return request(path, address, kind="reply", **given)
+
+
+def kept_under(response: str, tenant: str = TENANT) -> str:
+    return identity.kept_under(tenant, "response", response)
+
+
+def keep(commit: Commit, *responses: str) -> Commit:
+    """The same, found by these ids of responses; so is what is stored where its base is gone."""
+    tenant = commit.address.tenant
+    end = Base(commit.tip, commit.depth, commit.closes, commit.first_reply, 0, commit.address, commit.token)
+    alone = keep(commit.alone, *responses) if commit.alone else None
+    return replace(commit, alone=alone, kept=tuple((kept_under(name, tenant), end) for name in responses))
+
+
+def behind(base: Base, path: str, new: str, address: Address | None = None, **changes: Any) -> Commit:
+    """`new` as a request that goes on from `path`, whose end is `base`. kind="reply": its last message is one."""
+    make = reply if changes.pop("kind", "request") == "reply" else request
+    whole, alone = make(f"{path} {new}", address, **changes), make(new, address, **changes)
+    sent = len(path.split())
+    return replace(
+        whole,
+        address=address or base.address,
+        ids=whole.ids[sent:],
+        bodies=whole.bodies[sent:],
+        roles=whole.roles[sent:],
+        subtask_start=max(whole.subtask_start - sent, -1),
+        explicit_base=max(whole.explicit_base - sent, 0),
+        token=changes.get("token") or base.token or whole.token,
+        base=base,
+        alone=alone,
+    )

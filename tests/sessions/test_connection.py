@@ -192,6 +192,6 @@ def test_the_scripts_come_back_after_the_server_forgot_them(play: Any) -> None:
         await worker.commit(request("u1"))
         await world.redis("SCRIPT", "FLUSH")
         assert (await worker.commit(request("u1 a1 u2"))).new_nodes == 2
-        assert await worker.session(session()) is not None
+        assert await worker.reader.session(session()) is not None
 
     play(scenario)

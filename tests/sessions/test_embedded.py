@@ -109,7 +109,7 @@ def test_a_killed_server_is_started_again_with_its_data(make: Callable[[], Embed
             await store.commit(request(f"u{turn}", session(f"s-{turn}")))
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        infos = [await store.session(session(f"s-{turn}")) for turn in range(50)]
+        infos = [await store.reader.session(session(f"s-{turn}")) for turn in range(50)]
         assert all(info is not None and info.message_count == 1 for info in infos)
         await connection.close()
 
@@ -145,7 +145,7 @@ def test_it_ends_with_the_process_that_started_it_and_the_next_one_takes_over(tm
             connection = Connection(target_of(endpoint), heir)
             store = SessionStore(connection, Settings())
             await store.commit(request("u1", session(name)))
-            total = (await store.sessions(session().tenant)).total
+            total = (await store.index.sessions(session().tenant)).total
             await connection.close() if name == "second" else None
             return total
 

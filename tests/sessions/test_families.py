@@ -28,7 +28,7 @@ def test_each_opening_is_a_session_and_what_follows_joins_it(play: Play) -> None
             assert joined.session_id == first.session_id
             joined = await place.commit(request("u1 a-second u2", opened()))
             assert joined.session_id == second.session_id
-        assert (await worker.sessions(TENANT)).total == 2
+        assert (await worker.index.sessions(TENANT)).total == 2
 
     play(scenario)
 
@@ -92,7 +92,7 @@ def test_the_shown_id_addresses_the_session(play: Play) -> None:
         named = await worker.commit(request("u1 a1 u2 a2 u3", session(shown)))
         assert named.new_nodes == 2
         assert (await worker.commit(request("u1 a1 u2 a2 u3 a3 u4", opened()))).new_nodes == 2
-        assert await worker.session(session(shown, OTHER_TENANT)) is None
+        assert await worker.reader.session(session(shown, OTHER_TENANT)) is None
 
     play(scenario)
 
@@ -103,7 +103,7 @@ def test_a_number_that_a_client_took_is_not_given_out(play: Play) -> None:
         await world.worker().commit(request("u-other", taken))
         done = await world.worker().commit(request("u1", opened()))
         assert done.session_id == f"{opened().family}.2"
-        history = await world.worker().history(taken)
+        history = await world.worker().reader.history(taken)
         assert history is not None and history.head == tip_of("u-other")
 
     play(scenario)
@@ -126,7 +126,7 @@ def test_a_deleted_session_is_not_opened_again_by_its_own_reply(play: Play) -> N
         assert await worker.delete(place)
         answer = replace(reply("u1 a1", opened()), token=asked.token)
         assert (await world.worker().commit(answer)).deleted
-        assert await worker.session(place) is None
+        assert await worker.reader.session(place) is None
         assert (await worker.commit(request("u1", opened()))).session_id != place.session_id
         for key in await world.keys():
             if keys.token(place, asked.token) == key:
@@ -143,6 +143,6 @@ def test_families_of_two_tenants_do_not_meet(play: Play) -> None:
         assert theirs.new_nodes == 3
         assert mine.session_id == theirs.session_id  # the same text, the same number, behind two walls
         await worker.delete(session(mine.session_id))
-        assert await worker.session(session(theirs.session_id, OTHER_TENANT)) is not None
+        assert await worker.reader.session(session(theirs.session_id, OTHER_TENANT)) is not None
 
     play(scenario)

@@ -116,15 +116,15 @@ class StoreMachine(RuleBasedStateMachine):
         names = keys.of_session(session())
         stored = {key.decode() for key in self.do(self.world.redis("HKEYS", names.nodes))}
         assert stored == set(model.paths)
-        assert {branch.name: branch.head for branch in self.do(store.branches(session()))} == model.branches
-        info = self.do(store.session(session()))
+        assert {branch.name: branch.head for branch in self.do(store.reader.branches(session()))} == model.branches
+        info = self.do(store.reader.session(session()))
         assert info.branch == model.current
         assert info.message_count == len(model.paths[model.branches[model.current or ""]].split())
         for name, head in model.branches.items():
-            history = self.do(store.history(session(), branch=name))
+            history = self.do(store.reader.history(session(), branch=name))
             assert [node.id for node in history.nodes] == ids_of(model.paths[head])
             assert {node.id for node in history.nodes if node.side} == model.side & set(ids_of(model.paths[head]))
-        assert {subtask.id: subtask.state for subtask in self.do(store.subtasks(session()))} == model.subtasks
+        assert {subtask.id: subtask.state for subtask in self.do(store.reader.subtasks(session()))} == model.subtasks
 
 
 def test_the_store_does_what_the_model_does(endpoint: Endpoint) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from proxy_plugin.events import SnapshotCreated, SnapshotRestored
 from proxy_plugin.sessions import keys, store
+from proxy_plugin.sessions.reader import now_ms
 from proxy_plugin.sessions.tree import History
 from proxy_plugin.settings import Settings, Store
 from tests.sessions.conftest import Scenario, World
@@ -16,6 +17,7 @@ from tests.sessions.paths import (
     START_MS,
     TENANT,
     ids_of,
+    keep,
     lead,
     opened,
     reply,
@@ -34,7 +36,7 @@ def texts(history: History | None) -> str:
 
 
 async def branches(worker: store.SessionStore) -> dict[str, str]:
-    return {branch.name: branch.head for branch in await worker.branches(session())}
+    return {branch.name: branch.head for branch in await worker.reader.branches(session())}
 
 
 def test_a_conversation_is_read_back_as_it_was_committed(play: Play) -> None:
@@ -44,7 +46,7 @@ def test_a_conversation_is_read_back_as_it_was_committed(play: Play) -> None:
         await worker.commit(reply("u1 c1", lead=lead("be brief")))
         await worker.commit(request("u1 c1 t1", lead=lead("be brief")))
         await worker.commit(reply("u1 c1 t1 a1", lead=lead("be brief"), incomplete=True))
-        history = await worker.history(session())
+        history = await worker.reader.history(session())
         assert history is not None
         assert texts(history) == "u1 c1 t1 a1"
         assert [node.role for node in history.nodes] == ["user", "assistant", "tool", "assistant"]
@@ -109,7 +111,7 @@ def test_what_a_worker_wrongly_takes_as_stored_is_found_missing_and_written(play
         await world.redis("FLUSHALL")
         done = await worker.commit(request("u1 a1 u2 a2 u3", lead=lead("x")))
         assert done.new_nodes == 5
-        assert texts(await worker.history(session())) == "u1 a1 u2 a2 u3"
+        assert texts(await worker.reader.history(session())) == "u1 a1 u2 a2 u3"
         again = await world.worker().commit(request("u1 a1 u2 a2 u3", lead=lead("x")))
         assert (again.new_nodes, again.round_trips) == (0, 1)
 
@@ -134,9 +136,9 @@ def test_a_missing_lead_is_sent_again(play: Play) -> None:
         await worker.commit(reply("u1 a1 u2 a2", lead=lead("monday")))
         other = await world.worker().commit(request("u1 a1 u2 a2 u3", lead=lead("tuesday")))
         assert (other.new_nodes, other.round_trips) == (1, 2)
-        history = await worker.history(session())
+        history = await worker.reader.history(session())
         assert history is not None and history.lead == lead("tuesday").body
-        before = await worker.history(session(), node=tip_of("u1 a1 u2"))
+        before = await worker.reader.history(session(), node=tip_of("u1 a1 u2"))
         assert before is not None and before.lead == lead("monday").body
 
     play(scenario)
@@ -167,11 +169,11 @@ def test_an_edited_and_a_regenerated_message_are_branches(play: Play) -> None:
             "branch-2": tip_of("u1 a1 u2-edited"),
             "branch-3": tip_of("u1 a1 u2 a2-other"),
         }
-        assert texts(await worker.history(session())) == "u1 a1 u2 a2-other"
-        assert texts(await worker.history(session(), branch="main")) == "u1 a1 u2 a2"
-        assert texts(await worker.history(session(), node=tip_of("u1 a1 u2-edited")[:12])) == "u1 a1 u2-edited"
+        assert texts(await worker.reader.history(session())) == "u1 a1 u2 a2-other"
+        assert texts(await worker.reader.history(session(), branch="main")) == "u1 a1 u2 a2"
+        assert texts(await worker.reader.history(session(), node=tip_of("u1 a1 u2-edited")[:12])) == "u1 a1 u2-edited"
         assert (await worker.commit(request("u1 a1 u2 a2 u3"))).branch == "main"
-        assert texts(await worker.history(session())) == "u1 a1 u2 a2 u3"
+        assert texts(await worker.reader.history(session())) == "u1 a1 u2 a2 u3"
 
     play(scenario)
 
@@ -183,12 +185,12 @@ def test_a_title_request_disturbs_nothing_until_it_is_continued(play: Play) -> N
         assert (await worker.commit(request("u-title"))).branch == "branch-2"
         await worker.commit(reply("u-title a-title"))
         await worker.commit(reply("u-title a-title-again"))
-        info = await worker.session(session())
+        info = await worker.reader.session(session())
         assert info is not None and (info.branch, info.head) == ("main", tip_of("u1 a1 u2"))
         await worker.commit(reply("u1 a1 u2 a2"))
-        assert texts(await worker.history(session())) == "u1 a1 u2 a2"
+        assert texts(await worker.reader.history(session())) == "u1 a1 u2 a2"
         await worker.commit(request("u-title a-title u-more"))
-        assert texts(await worker.history(session())) == "u-title a-title u-more"
+        assert texts(await worker.reader.history(session())) == "u-title a-title u-more"
 
     play(scenario)
 
@@ -198,7 +200,7 @@ def test_a_new_root_that_continues_a_conversation_is_current(play: Play) -> None
         worker = world.worker()
         await worker.commit(request("u1 a1 u2 a2 u3"))
         await worker.commit(request("u2 a2 u3 a3 u4"))  # a client that forgets its oldest messages
-        assert texts(await worker.history(session())) == "u2 a2 u3 a3 u4"
+        assert texts(await worker.reader.history(session())) == "u2 a2 u3 a3 u4"
 
     play(scenario)
 
@@ -206,14 +208,14 @@ def test_a_new_root_that_continues_a_conversation_is_current(play: Play) -> None
 def test_unknown_sessions_branches_and_nodes_are_none(play: Play) -> None:
     async def scenario(world: World) -> None:
         worker = world.worker()
-        assert await worker.session(session()) is None
-        assert await worker.history(session()) is None
+        assert await worker.reader.session(session()) is None
+        assert await worker.reader.history(session()) is None
         await worker.commit(request("u1"))
-        assert await worker.history(session(), branch="none") is None
-        assert await worker.history(session(), branch="\ud800") is None
+        assert await worker.reader.history(session(), branch="none") is None
+        assert await worker.reader.history(session(), branch="\ud800") is None
         for ref in ("", "0" * 12, "0" * 32, "*" * 12, ids_of("u1")[0][:11], ids_of("u1")[0].upper(), "x"):
-            assert await worker.node(session(), ref) is None
-            assert await worker.history(session(), node=ref) is None
+            assert await worker.reader.node(session(), ref) is None
+            assert await worker.reader.history(session(), node=ref) is None
 
     play(scenario)
 
@@ -222,12 +224,12 @@ def test_a_node_is_found_by_the_beginning_of_its_id_unless_two_begin_so(play: Pl
     async def scenario(world: World) -> None:
         worker = world.worker()
         await worker.commit(request("u1 a1"))
-        node = await worker.node(session(), tip_of("u1")[:12])
+        node = await worker.reader.node(session(), tip_of("u1")[:12])
         assert node is not None and (node.id, node.body) == (tip_of("u1"), b'{"text":"u1"}')
         twin = tip_of("u1")[:20] + "0" * 12
         await worker.commit(request("u9", ids=[twin]))
-        assert await worker.node(session(), tip_of("u1")[:20]) is None
-        exact = await worker.node(session(), twin)
+        assert await worker.reader.node(session(), tip_of("u1")[:20]) is None
+        exact = await worker.reader.node(session(), twin)
         assert exact is not None and exact.id == twin
 
     play(scenario)
@@ -237,15 +239,15 @@ def test_a_session_belongs_to_its_tenant(play: Play) -> None:
     async def scenario(world: World) -> None:
         worker = world.worker()
         await worker.commit(request("u1 a1"))
-        assert await worker.session(session(tenant=OTHER_TENANT)) is None
-        assert await worker.node(session(tenant=OTHER_TENANT), tip_of("u1")) is None
+        assert await worker.reader.session(session(tenant=OTHER_TENANT)) is None
+        assert await worker.reader.node(session(tenant=OTHER_TENANT), tip_of("u1")) is None
         assert await worker.delete(session(tenant=OTHER_TENANT)) is False
         done = await worker.commit(request("u1", session(tenant=OTHER_TENANT)))
         assert done.new_nodes == 1
-        mine, theirs = await worker.sessions(TENANT), await worker.sessions(OTHER_TENANT)
+        mine, theirs = await worker.index.sessions(TENANT), await worker.index.sessions(OTHER_TENANT)
         assert [info.message_count for info in mine.sessions] == [2]
         assert [info.message_count for info in theirs.sessions] == [1]
-        everybody = await worker.sessions(None)
+        everybody = await worker.index.sessions(None)
         assert {info.tenant for info in everybody.sessions} == {TENANT, OTHER_TENANT}
         assert everybody.total == 2
 
@@ -260,11 +262,11 @@ def test_hostile_ids_texts_and_names_are_kept_and_harmless(play: Play, hostile: 
                          subtask_description=hostile, subtask_agent=hostile)  # fmt: skip
         await worker.commit(commit)
         await worker.commit(reply("u1 a1 u2 a2", place, subtask_id=hostile))
-        assert texts(await worker.history(place)) == "u1 a1 u2 a2"
-        info = await worker.session(place)
+        assert texts(await worker.reader.history(place)) == "u1 a1 u2 a2"
+        info = await worker.reader.session(place)
         assert info is not None and info.current_agent == hostile.encode("utf-8", "replace").decode()
-        assert [subtask.state for subtask in await worker.subtasks(place)] == ["completed"]
-        listed = await worker.sessions(TENANT)
+        assert [subtask.state for subtask in await worker.reader.subtasks(place)] == ["completed"]
+        listed = await worker.index.sessions(TENANT)
         assert [found.session_id for found in listed.sessions] == [place.session_id]
         for key in await world.keys():
             assert hostile not in key
@@ -280,9 +282,10 @@ def test_every_key_of_a_session_expires_and_each_commit_puts_that_off(play: Play
         done = await worker.commit(request("u1", opened(), token=token, lead=lead("x")))
         place = session(done.session_id)
         rest = {"token": token, "lead": lead("x"), "agent": "a", "agent_reason": "r"}
-        await worker.commit(reply("u1 a1", place, **rest))
+        await worker.commit(keep(reply("u1 a1", place, **rest), "resp_1"))
         await worker.commit(request("u1 a1 u2", place, subtask_id="s", **rest))
-        await worker.sessions(TENANT)
+        await worker.index.sessions(TENANT)
+        await worker.close()  # what goes on behind the caller's back is done
         found = await world.keys()
         assert set(keys.of_session(place).data) < set(found)
         for key in found:
@@ -305,8 +308,8 @@ def test_a_deleted_session_is_gone_and_no_late_commit_brings_it_back(play: Play)
         assert late.deleted and late.new_nodes == 0
         large = await worker.commit(request("u1", bodies=[b"x" * 3_000_000]))
         assert large.deleted
-        assert await worker.session(session()) is None
-        assert (await worker.sessions(TENANT)).total == 0
+        assert await worker.reader.session(session()) is None
+        assert (await worker.index.sessions(TENANT)).total == 0
         assert 0 < await world.redis("PTTL", keys.of_session(session()).tomb) <= 60_000
         assert await worker.delete(session()) is False
         await world.redis("DEL", keys.of_session(session()).tomb)
@@ -324,7 +327,7 @@ def test_a_large_import_becomes_visible_as_a_whole(play: Play, monkeypatch: pyte
         run, seen = worker._connection.run, []
 
         async def watched(name: str, key_list: Any, args: Any) -> Any:
-            seen.append((name, await worker.session(session())))
+            seen.append((name, await worker.reader.session(session())))
             return await run(name, key_list, args)
 
         monkeypatch.setattr(worker._connection, "run", watched)
@@ -332,7 +335,7 @@ def test_a_large_import_becomes_visible_as_a_whole(play: Play, monkeypatch: pyte
         assert [name for name, _ in seen].count("stage") > 2
         assert all(info is None for _, info in seen)
         assert done.new_nodes == 200
-        history = await worker.history(session())
+        history = await worker.reader.history(session())
         assert history is not None
         assert [node.body for node in history.nodes] == bodies
 
@@ -347,7 +350,7 @@ def test_a_large_conversation_found_by_its_opening(play: Play, monkeypatch: pyte
         done = await world.worker().commit(request(path, opened()))
         again = await world.worker().commit(request(path + " u-more", opened()))
         assert (again.session_id, again.new_nodes) == (done.session_id, 1)
-        assert texts(await world.worker().history(session(done.session_id))) == path + " u-more"
+        assert texts(await world.worker().reader.history(session(done.session_id))) == path + " u-more"
         assert sum(key.endswith(":meta") for key in await world.keys()) == 1
 
     play(scenario)
@@ -362,8 +365,8 @@ def test_long_paths_are_written_and_read_in_pieces(play: Play, monkeypatch: pyte
         await worker.commit(request(path))
         for cut in range(0, 60, 4):
             await worker.commit(request(" ".join(path.split()[:cut]) + f" u-{cut}"))
-        assert texts(await worker.history(session(), branch="main")) == path
-        assert len(await worker.branches(session())) == 16
+        assert texts(await worker.reader.history(session(), branch="main")) == path
+        assert len(await worker.reader.branches(session())) == 16
         await world.redis("DEL", *[key for key in await world.keys() if key.endswith((":nodes", ":bodies"))])
         assert (await worker.commit(request(path))).new_nodes == 60
 
@@ -375,7 +378,7 @@ def test_ten_thousand_messages(play: Play) -> None:
         path = " ".join(f"u{i} a{i}" for i in range(5_000))
         worker = world.worker()
         assert (await worker.commit(request(path))).new_nodes == 10_000
-        assert texts(await worker.history(session())) == path
+        assert texts(await worker.reader.history(session())) == path
         more = await worker.commit(request(path + " u"))
         assert (more.new_nodes, more.round_trips) == (1, 1)
 
@@ -388,14 +391,14 @@ def test_damage_costs_the_damaged_node_alone(play: Play) -> None:
         await worker.commit(request("u1 a1 u2 a2"))
         await world.redis("HDEL", names.bodies, tip_of("u1"))
         await world.redis("HSET", names.bodies, tip_of("u1 a1"), b"\xff?")
-        history = await worker.history(session())
+        history = await worker.reader.history(session())
         assert texts(history) == "? ? u2 a2"
         assert history is not None and set(history.missing) == set(ids_of("u1 a1"))
         await world.redis("HSET", names.nodes, tip_of("u1 a1"), b"nonsense")
-        history = await worker.history(session())
+        history = await worker.reader.history(session())
         assert texts(history) == "u2 a2"
         assert history is not None and history.missing == (tip_of("u1 a1"),)
-        assert await worker.node(session(), tip_of("u1 a1")) is None
+        assert await worker.reader.node(session(), tip_of("u1 a1")) is None
 
     play(scenario)
 
@@ -403,14 +406,14 @@ def test_damage_costs_the_damaged_node_alone(play: Play) -> None:
 def test_listing_pages_newest_first_without_gap_or_repeat(play: Play) -> None:
     async def scenario(world: World) -> None:
         worker = world.worker()
-        now = store._now_ms()
+        now = now_ms()
         places = [session(f"s-{i:02d}", tenant) for i in range(12) for tenant in (TENANT, OTHER_TENANT)]
         for i, place in enumerate(places):
             await worker.commit(request("u1", place, at_ms=now + i // 5))  # some share a millisecond
         for tenant, wanted in ((TENANT, 12), (None, 24)):
             seen, cursor = [], None
             while True:
-                page = await worker.sessions(tenant, limit=5, cursor=cursor)
+                page = await worker.index.sessions(tenant, limit=5, cursor=cursor)
                 assert page.total == wanted
                 seen += [(info.last_activity_ms, info.tenant, info.session_id) for info in page.sessions]
                 cursor = page.cursor
@@ -418,9 +421,9 @@ def test_listing_pages_newest_first_without_gap_or_repeat(play: Play) -> None:
                     break
             assert len(set(seen)) == wanted
             assert seen == sorted(seen, reverse=True)
-            offset = await worker.sessions(tenant, limit=3, offset=4)
+            offset = await worker.index.sessions(tenant, limit=3, offset=4)
             assert [info.session_id for info in offset.sessions] == [entry[2] for entry in seen[4:7]]
-        assert (await worker.sessions(TENANT, cursor="nonsense")).total == 12
+        assert (await worker.index.sessions(TENANT, cursor="nonsense")).total == 12
 
     play(scenario)
 
@@ -428,15 +431,15 @@ def test_listing_pages_newest_first_without_gap_or_repeat(play: Play) -> None:
 def test_listing_sweeps_what_has_expired(play: Play) -> None:
     async def scenario(world: World) -> None:
         worker = world.worker()
-        now = store._now_ms()
+        now = now_ms()
         for i in range(4):
             await worker.commit(request("u1", session(f"s-{i}"), at_ms=now + i))
         await worker.commit(request("u1", session("old"), at_ms=START_MS - 10**11))
-        await worker.sessions(TENANT)
+        await worker.index.sessions(TENANT)
         await world.redis("DEL", keys.of_session(session("s-1")).meta)
-        page = await worker.sessions(TENANT, limit=2)
+        page = await worker.index.sessions(TENANT, limit=2)
         assert [info.session_id for info in page.sessions] == ["s-3", "s-2"]
-        rest = await worker.sessions(TENANT, limit=2, cursor=page.cursor)
+        rest = await worker.index.sessions(TENANT, limit=2, cursor=page.cursor)
         assert ([info.session_id for info in rest.sessions], rest.total, rest.cursor) == (["s-0"], 3, None)
         assert await world.redis("ZCARD", keys.index(TENANT)) == 3
 
@@ -447,7 +450,7 @@ def test_agents_switch_once_each(play: Play) -> None:
     async def scenario(world: World) -> None:
         worker = world.worker()
         await worker.commit(request("u0"))
-        info = await worker.session(session())
+        info = await worker.reader.session(session())
         assert info is not None and (info.current_agent, info.agent_history, info.switch_count) == (
             None,
             (),
@@ -457,7 +460,7 @@ def test_agents_switch_once_each(play: Play) -> None:
         await worker.commit(reply("u0 a0 u1 a1", agent="planner"))
         await worker.commit(request("u0 a0 u1 a1 u2", agent='coder "x"', at_ms=START_MS + 1_500))
         await worker.commit(request("u0 a0 u1 a1 u2 a2 u3"))
-        info = await worker.session(session())
+        info = await worker.reader.session(session())
         assert info is not None
         assert info.current_agent == 'coder "x"'
         assert info.agent_history == (
@@ -474,7 +477,7 @@ def test_the_history_of_agents_is_bounded(play: Play) -> None:
         worker = world.worker()
         for turn in range(1_010):
             await worker.commit(request("u1", agent=f"agent-{turn}"))
-        info = await worker.session(session())
+        info = await worker.reader.session(session())
         assert info is not None and info.switch_count == len(info.agent_history) == 1_000
         assert (info.agent_history[-1]["from"], info.current_agent) == ("agent-1008", "agent-1009")
 
@@ -498,11 +501,11 @@ def test_many_writers_on_one_session_lose_nothing(play: Play) -> None:
 
         written = await asyncio.gather(*(write(writer) for writer in range(32)))
         for ids in written:
-            history = await workers[1].history(session(), node=ids[-1])
+            history = await workers[1].reader.history(session(), node=ids[-1])
             assert history is not None and [node.id for node in history.nodes] == ids
             assert history.missing == ()
         assert await world.redis("HLEN", keys.of_session(session()).nodes) == 3 + 32 * 11
-        assert {branch.head for branch in await workers[0].branches(session())} == {ids[-1] for ids in written}
+        assert {branch.head for branch in await workers[0].reader.branches(session())} == {ids[-1] for ids in written}
 
     play(scenario)
 

@@ -19,7 +19,7 @@ from proxy_plugin.sessions.tree import Commit, Committed
 from proxy_plugin.sessions.writer import Backlog, GuardedStore, StoreUnavailable
 from proxy_plugin.settings import Deadlines, Settings, Store
 from tests.sessions.conftest import free_port, target_of
-from tests.sessions.paths import opened, reply, request, session, tip_of
+from tests.sessions.paths import TENANT, behind, ids_of, keep, kept_under, opened, reply, request, session, tip_of
 
 # The deadline is far above what a loaded machine needs, and still far below what a dead server takes.
 SETTINGS = Settings(deadlines=Deadlines(store_ms=500), store=Store(breaker_failures=2, breaker_reset_ms=50))
@@ -44,7 +44,7 @@ class Guarded:
         return [event.reason for event in self.events if isinstance(event, PassedThrough)]
 
     async def path(self, address: Any = None) -> list[str]:
-        history = await self.guarded.history(address or session())
+        history = await self.guarded.ask(self.guarded.store.reader.history(address or session()))
         return [node.id for node in history.nodes] if history else []
 
 
@@ -133,7 +133,7 @@ def test_a_conversation_without_an_id_stays_one_session_over_an_outage(server: E
         assert await world.guarded.commit(request("u1 a1 u2", opened())) is None
         world.signal(signal.SIGCONT)
         await world.guarded.close(30)
-        page = await world.guarded.sessions(session().tenant)
+        page = await world.guarded.ask(world.guarded.store.index.sessions(session().tenant))
         assert [info.session_id for info in page.sessions] == [f"{opened().family}.1"]
         assert len(await world.path(session(f"{opened().family}.1"))) == 3
 
@@ -147,7 +147,7 @@ def test_a_read_that_is_not_answered_is_an_error(server: Embedded, monkeypatch: 
         world = Guarded(server)
         world.signal(signal.SIGSTOP)
         with pytest.raises(StoreUnavailable):
-            await world.guarded.session(session())
+            await world.guarded.ask(world.guarded.store.reader.session(session()))
         called = [event for event in world.events if isinstance(event, StoreCalled)]
         assert [(event.operation, event.error) for event in called] == [("read", "timeout")]
         world.signal(signal.SIGCONT)
@@ -308,3 +308,66 @@ def test_the_backlog_is_bounded_in_bytes_and_number() -> None:
     for turn in range(5):
         few.add(request(f"u{turn}"))
     assert len(few) == 3
+
+
+def test_a_chain_of_responses_that_the_store_missed_is_whole_when_it_is_back(server: Embedded) -> None:
+    async def scenario() -> None:
+        world = Guarded(server)
+        await world.guarded.commit(request("u0"))
+        world.signal(signal.SIGSTOP)
+        path, found = "u1", None
+        asked = request("u1", opened())
+        await world.guarded.commit(asked)
+        await world.guarded.commit_reply(keep(replace(reply("u1 a1", opened()), token=asked.token), "r1"))
+        path = "u1 a1"
+        for turn in range(2, 5):
+            found = await world.guarded.base(TENANT, kept_under(f"r{turn - 1}"))
+            assert found is not None and found.node == tip_of(path)
+            await world.guarded.commit(behind(found, path, f"u{turn}"))
+            answer = behind(found, path, f"u{turn} a{turn}", kind="reply")
+            await world.guarded.commit_reply(keep(answer, f"r{turn}"))
+            path += f" u{turn} a{turn}"
+        assert await world.guarded.base(TENANT, kept_under("unknown")) is None
+        world.signal(signal.SIGCONT)
+        await world.guarded.close(30)
+        assert await world.path(session(f"{opened().family}.1")) == ids_of(path)
+        late = await SessionStore(world.connection, SETTINGS).kept.find(TENANT, kept_under("r3"))
+        assert late is not None and late.depth == 6
+
+    run(scenario)
+
+
+def test_what_a_kept_commit_is_found_by_outlives_its_merging() -> None:
+    backlog = Backlog(1_000_000, 100)
+    backlog.add(request("u1"))
+    backlog.add(keep(reply("u1 a1"), "r1"))
+    backlog.add(request("u1 a1 u2"))
+    assert len(backlog) == 1
+    held = backlog.oldest()
+    assert held is not None and held.kind == "request"
+    assert [(under, base.node) for under, base in held.kept] == [(kept_under("r1"), tip_of("u1 a1"))]
+
+
+def test_a_path_is_read_by_the_head_or_by_a_snapshot_at_once(server: Embedded) -> None:
+    async def scenario() -> None:
+        world = Guarded(server)
+        await world.guarded.commit(request("u1 a1 u2"))
+        await world.guarded.commit_reply(reply("u1 a1 u2 c2"))  # waits for the next request
+        await world.guarded.commit(request("u3 a3 u4", session("other")))
+        head = await world.guarded.path(session(), "head")
+        assert head is not None and head.head == tip_of("u1 a1 u2 c2")
+        (snapshot,) = await world.guarded.ask(world.guarded.store.reader.snapshots(session()))
+        named = await world.guarded.path(session(), snapshot.snapshot_id)
+        assert named is not None and [node.id for node in named.nodes] == ids_of("u1 a1")
+        await world.guarded.commit(request("u1", session("opened")))
+        (snapshot,) = await world.guarded.ask(world.guarded.store.reader.snapshots(session("opened")))
+        named = await world.guarded.path(session("opened"), snapshot.snapshot_id)
+        assert named is not None and named.nodes == ()
+        assert await world.guarded.path(session(), snapshot.snapshot_id) is None
+        assert await world.guarded.path(session("unknown"), "head") is None
+        world.signal(signal.SIGSTOP)
+        assert await world.guarded.path(session(), "head") is None
+        world.signal(signal.SIGCONT)
+        await world.guarded.close(10)
+
+    run(scenario)

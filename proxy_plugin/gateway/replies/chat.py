@@ -23,6 +23,8 @@ def take_reply(response: Any, names: Names) -> Reply | None:
 
 
 class StreamedChat:
+    over = False  # a client goes on with the whole history
+
     def __init__(self, names: Names) -> None:
         self._name_of = names.call
         self._names: dict[tuple[int, int, str], str] = {}

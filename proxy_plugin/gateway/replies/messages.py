@@ -41,6 +41,8 @@ def take_reply(response: Any, names: Names) -> Reply | None:
 
 
 class StreamedMessage:
+    over = False  # a client goes on with the whole history
+
     def __init__(self, names: Names) -> None:
         self._name_of = names.call
         self._line = bytearray()  # the line that is coming

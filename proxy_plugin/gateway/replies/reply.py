@@ -23,33 +23,44 @@ class Names:
     Each call of either function is for one thing: asked twice for the same id, they give two.
 
     call  of a tool call
-    item  of the item that holds a tool call (/v1/responses)"""
+    item  of the item that holds a tool call (/v1/responses)
+    unnamed_items  the client leaves the ids of such items out, so that the path cannot tell which it holds"""
 
     call: NameOf = _unchanged
     item: NameOf = _unchanged
+    unnamed_items: bool = False
 
     @classmethod
     def beside(cls, ids: Ids, wire: Iterable[Any] = ()) -> Names:
         """Those that are free on a path: `ids` its calls (learns the new ones), `wire` its items."""
-        items = Ids(IdRule(at_most=64))
+        items, unnamed = Ids(IdRule(at_most=64)), False
         for item in wire:
             item_id = field(item, "id")
             if isinstance(item_id, str):
                 items.name_new(item_id)
-        return cls(ids.name_new, items.name_new)
+            else:
+                unnamed = unnamed or str(field(item, "type")).endswith("_call")
+        return cls(ids.name_new, items.name_new, unnamed)
 
 
 class Reply(NamedTuple):
     """What came of a request, as wire items of its endpoint; the ids are those that the client saw.
 
-    complete  the model came to an end (its own, or that of its tokens); False: it broke off or pauses"""
+    complete     the model came to an end (its own, or that of its tokens); False: it broke off or pauses
+    response_id  by which a later request may go on from it, as LiteLLM writes it (/v1/responses)"""
 
     items: list[Any]
     complete: bool
+    response_id: str = ""
 
 
 class StreamedReply(Protocol):
-    """A reply on its way."""
+    """A reply on its way.
+
+    over  a client may go on from the reply as soon as it has the chunk that was seen last"""
+
+    @property
+    def over(self) -> bool: ...
 
     def see(self, chunk: Any) -> Sequence[Any]:
         """What goes on now that this chunk has come: the chunk, changed in place where it is an object.

@@ -61,13 +61,15 @@ class StreamedResponse:
         self._called: dict[str, str] = {}  # id of a call -> what the newest one is called now
         self._output: list[Any] = []
         self._complete = False
+        self._id = ""
+        self.over = False
 
     def see(self, chunk: Any) -> Sequence[Any]:
         kind = _kind(chunk)
         response, item = field(chunk, "response"), field(chunk, "item")
         if response is not None:
             self.see_response(response)
-            self._complete = kind in _ENDS
+            self._complete = self.over = kind in _ENDS
         elif item is not None:
             self._see_item(kind, field(chunk, "output_index"), item)
         elif usable(field(chunk, "item_id")):
@@ -95,6 +97,9 @@ class StreamedResponse:
                 new_call_id = self._called[call_id] = self._names.call(call_id)
             if usable(item_id) and not item_id.startswith(_WRAPPED):
                 new_item_id = self._names.item(item_id)
+                if new_item_id == item_id and new_call_id != call_id and self._names.unnamed_items:
+                    # The list does not say which items it had; that this call was one of them, its id does.
+                    new_item_id = self._names.item(f"{item_id}_{new_call_id[-8:]}")
         made = self._newest[index] = _Item(item_id, call_id, new_item_id, new_call_id, {})
         self._items.append(made)
         return made
@@ -119,6 +124,7 @@ class StreamedResponse:
 
     def see_response(self, response: Any) -> None:
         """Takes the items of a response: those of the stream have their ids already."""
+        self._id = field(response, "id") or self._id
         output = field(response, "output")
         if not isinstance(output, list):
             return
@@ -134,7 +140,7 @@ class StreamedResponse:
 
     def reply(self) -> Reply | None:
         items = self._output or [wire for item in self._items if (wire := _so_far(item)) is not None]
-        return Reply(items, self._complete) if items else None
+        return Reply(items, self._complete, self._id) if items else None
 
 
 def _rename(item: Any, known: _Item) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from proxy_plugin.history.model import ASSISTANT, OTHER, SYSTEM, TOOL, USER, Call, Message, dump
 from proxy_plugin.history.plan import Edit, Plan
+from proxy_plugin.history.wire import parts
 from proxy_plugin.history.wire.parts import usable_id
 
 _ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT, "tool": TOOL}
@@ -60,7 +61,11 @@ def render(wire: Sequence[Any], messages: Sequence[Message], plan: Plan) -> list
 
 
 def _edited(wire: Sequence[Any], edit: Edit) -> dict[str, Any]:
-    item = _own(edit.added) if edit.added is not None else dict(wire[edit.source])  # type: ignore[index]
+    mark = _breakpoint(wire, edit.instead_of)
+    if edit.added is not None:
+        item = _own(edit.added, {} if edit.summary is not None else mark)
+    else:
+        item = dict(wire[edit.source])  # type: ignore[index]
     if edit.call_ids is not None:
         item["tool_calls"] = [
             {**call, "id": new} if isinstance(call, dict) else call
@@ -68,17 +73,40 @@ def _edited(wire: Sequence[Any], edit: Edit) -> dict[str, Any]:
         ]
     if edit.answers is not None:
         item["tool_call_id"] = edit.answers
+    if edit.result is not None:
+        item["content"] = edit.result
     if edit.summary is not None:
-        content = item["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-        item["content"] = [*blocks, {"type": "text", "text": edit.summary}]
+        item["content"] = [*_parts(item), {**parts.text(edit.summary), **mark}]
     return item
 
 
-def _own(message: Message) -> dict[str, Any]:
+def _parts(item: dict[str, Any]) -> list[Any]:
+    """The content as parts. A breakpoint at the message goes to its text: with parts it would not count."""
+    content = item["content"]
+    if not isinstance(content, str):
+        return list(content)
+    mark = {"cache_control": item.pop("cache_control")} if "cache_control" in item else {}
+    return [{**parts.text(content), **mark}]
+
+
+def _breakpoint(wire: Sequence[Any], indices: Iterable[int]) -> dict[str, Any]:
+    """The first cache breakpoint of these messages, which what stands instead of them takes over. It may stand
+    at a message, at one of its calls or at a part of its content (LiteLLM's additions for Anthropic)."""
+    for index in indices:
+        calls = wire[index].get("tool_calls")
+        for holder in [*(calls if isinstance(calls, list) else ()), wire[index]]:
+            if mark := parts.breakpoint_of(holder):
+                return mark
+    return {}
+
+
+def _own(message: Message, mark: Mapping[str, Any]) -> dict[str, Any]:
     if message.role == TOOL:
         return {"role": "tool", "tool_call_id": message.answers, "content": message.content}
-    return {"role": message.role, "content": message.content}
+    content = message.content
+    if mark and isinstance(content, list) and content and isinstance(content[-1], dict):
+        return {"role": message.role, "content": [*content[:-1], {**content[-1], **mark}]}
+    return {"role": message.role, "content": content, **mark}
 
 
 def weight(items: Sequence[Any], sizes: Mapping[int, int]) -> int:

@@ -246,8 +246,10 @@ def _span(wire: Sequence[Any], message: Message) -> Iterator[_Piece]:
 
 def _edited(wire: Sequence[Any], messages: Sequence[Message], edit: Edit) -> Iterator[_Piece]:
     mark = _breakpoint(wire, messages, edit.instead_of)
+    closing = [] if edit.summary is None else [{**parts.text(edit.summary), **mark}]
     if edit.added is not None:
-        yield _own(edit.added, mark)
+        own = _own(edit.added, {} if closing else mark)
+        yield own._replace(blocks=[*(own.blocks or ()), *closing])
         return
     ids = iter(edit.call_ids or ())
     pieces = list(_span(wire, messages[edit.source]))  # type: ignore[index]
@@ -257,13 +259,20 @@ def _edited(wire: Sequence[Any], messages: Sequence[Message], edit: Edit) -> Ite
             kind = _type(block)
             if edit.call_ids is not None and kind == "tool_use":
                 blocks[at] = {**block, "id": next(ids)}
-            elif edit.answers is not None and kind == "tool_result":
-                blocks[at] = {**block, "tool_use_id": edit.answers}
-        if edit.summary is not None and piece is pieces[-1]:
-            if blocks == [parts.text("")]:
-                blocks = []
-            blocks.append({**parts.text(edit.summary), **mark})
+            elif kind == "tool_result":
+                blocks[at] = _edited_result(block, edit)
+        if closing and piece is pieces[-1]:
+            blocks = closing if blocks == [parts.text("")] else [*blocks, *closing]
         yield piece._replace(blocks=blocks)
+
+
+def _edited_result(block: Mapping[str, Any], edit: Edit) -> dict[str, Any]:
+    new = dict(block)
+    if edit.answers is not None:
+        new["tool_use_id"] = edit.answers
+    if edit.result is not None:
+        new["content"] = edit.result
+    return new
 
 
 def _own(message: Message, mark: Mapping[str, Any]) -> _Piece:
@@ -277,15 +286,12 @@ def _own(message: Message, mark: Mapping[str, Any]) -> _Piece:
 
 
 def _breakpoint(wire: Sequence[Any], messages: Sequence[Message], indices: Iterable[int]) -> dict[str, Any]:
-    """The first cache breakpoint of these messages, which the summary takes over: {} or {"cache_control": …}.
-    The first, because one that lasts longer has to stand in front."""
+    """The first cache breakpoint of these messages, which what stands instead of them takes over."""
     for index in indices:
         for piece in _span(wire, messages[index]):
             for block in _taken(wire, piece):
-                nested = parts.field(block, "content")
-                for inner in [block, *(nested if isinstance(nested, list) else ())]:
-                    if parts.field(inner, "cache_control"):
-                        return {"cache_control": inner["cache_control"]}
+                if mark := parts.breakpoint_of(block):
+                    return mark
     return {}
 
 

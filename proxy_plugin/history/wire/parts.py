@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from proxy_plugin.history.model import dump
+
 Part = dict[str, Any]
 
 _COUNTED = frozenset({"id", "tool_use_id", "status", "cache_control"})
@@ -58,6 +60,21 @@ def split_data_url(url: Any) -> tuple[str, str] | None:
         return None
     head, mark, data = url[5:].partition(";base64,")
     return (head, data) if mark else None
+
+
+_LONGEST_BREAKPOINT = len('{"type":"ephemeral","ttl":"1h"}')
+"""What else stands under that name is no breakpoint that a provider knows, and has no place in the accounts."""
+
+
+def breakpoint_of(holder: Any) -> Part:
+    """The cache breakpoint of an object or of the parts of its content, the first one: {} or
+    {"cache_control": …}. The first, because one that lasts longer has to stand in front."""
+    inner = field(holder, "content")
+    for part in [holder, *(inner if isinstance(inner, list) else ())]:
+        mark = field(part, "cache_control")
+        if isinstance(mark, dict) and mark and len(dump(mark)) <= _LONGEST_BREAKPOINT:
+            return {"cache_control": mark}
+    return {}
 
 
 def field(part: Any, *names: str) -> Any:

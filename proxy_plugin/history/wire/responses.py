@@ -281,7 +281,8 @@ def render(wire: Sequence[Any], messages: Sequence[Message], plan: Plan) -> list
     for step in plan:
         source = step if isinstance(step, int) else step.source
         if source is None:
-            out.append(_own(step.added, kinds))  # type: ignore[union-attr, arg-type]
+            own = _own(step.added, kinds)  # type: ignore[union-attr, arg-type]
+            out.append(_with_summary(own, step.summary))  # type: ignore[union-attr]
             continue
         message = messages[source]
         first, behind = message.source
@@ -305,11 +306,17 @@ def _edited(items: Sequence[Any], edit: Edit, kinds: Mapping[Any, str]) -> list[
         fitting = _OUTPUT_OF.get(kinds.get(edit.answers, ""))
         if fitting in ("function_call_output", "custom_tool_call_output"):
             last["type"] = fitting
-    if edit.summary is not None:
-        content = last.get("content")
-        said = content if isinstance(content, list) else parts_of(content)
-        last["content"] = [*said, {"type": "input_text", "text": edit.summary}]
-    return [*out[:-1], last]
+    if edit.result is not None:
+        last["output"] = edit.result
+    return [*out[:-1], _with_summary(last, edit.summary)]
+
+
+def _with_summary(item: dict[str, Any], summary: str | None) -> dict[str, Any]:
+    if summary is None:
+        return item
+    content = item.get("content")
+    said = content if isinstance(content, list) else parts_of(content)
+    return {**item, "content": [*said, {"type": "input_text", "text": summary}]}
 
 
 def _own(message: Message, kinds: Mapping[Any, str]) -> dict[str, Any]:

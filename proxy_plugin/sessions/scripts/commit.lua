@@ -1,15 +1,16 @@
 -- Stores one path of a session, whole or not at all.
 --
 -- KEYS  1 meta  2 nodes  3 bodies  4 leads  5 branches  6 tips  7 subtasks  8 snapshots  9 marks
---       10 agents  11 links  12 tomb
---       in a family also: 13 count  14 first (count again where there is no first reply)  15 token
--- ARGV  1 the commit as a JSON object of strings and booleans:
+--       10 agents  11 links  12 kept  13 tomb
+--       in a family also: 14 count  15 first (count again where there is no first reply)  16 token
+-- ARGV  1 the commit as a JSON object of strings, booleans and one list of strings:
 --         now (ms), now_hex (12 digits), ttl (ms), kind ("request" | "reply")
 --         base           id of the last node that is taken as stored, or ""
+--         bound          the node that all of it stands on, or ""; with it, "" as the lead means that node's
 --         lead, messages id of the lead or "", and how many messages it has
 --         explicit, name field and id of the explicit subtask, or ""
 --         mark           node after which that one would begin, or ""
---         subtask        field of the running subtask, or ""; with it:
+--         subtask        field of the running subtask, "goes_on" for that of the bound node, or ""; with it:
 --         record, before what is noted of it, and the node before it or ""
 --         snapshot, expires   its automatic snapshot and when that expires (ms)
 --         ended, ended_before what is noted of its end, or "", and of the end of the one before it
@@ -18,6 +19,7 @@
 --         number         of the session in its family, "" outside of one
 --         mode           "known" | "find" (the number is a guess) | "own" (it was given out to this commit)
 --         first          whether there is a first reply
+--         kept           what leads to this session from ids of the provider's
 --         check          write nothing
 --       2 the lead, "" where it is taken as stored
 --       3… id, head, body of every node after the base; body "" where it is stored already (stage.lua)
@@ -25,11 +27,12 @@
 --       {"at", n}      the conversation is the n-th of its family: repeat with its keys
 --       {"open", n}    it is new: repeat with the keys of n, which is now its own
 --       {"missing", base "1" | "0", lead "1" | "0"}   was taken as stored and is not
+--       {"baseless"}   the bound node is not there
 --       {"deleted"}    {"checked"}
 
 local meta, nodes, bodies, leads, branches, tips = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local subtasks, snapshots, marks, agents, links, tomb = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local count, first, token = KEYS[13], KEYS[14], KEYS[15]
+local subtasks, snapshots, marks, agents, links = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local kept, tomb, count, first, token = KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local commit = cjson.decode(ARGV[1])
 local now, ttl, base, explicit, number = commit.now, commit.ttl, commit.base, commit.explicit, commit.number
 local FIRST_NODE = 3
@@ -40,6 +43,7 @@ local function role_of(head) return string.sub(head, 2, 2) end
 local function is_side(head) return tonumber(string.sub(head, 3, 3)) >= 2 end
 local function depth_of(head) return tonumber(string.sub(head, 36, 43), 16) end
 local function start_of(head) return string.sub(head, 64, 75) end
+local function lead_of(head) return string.sub(head, 76, 107) end
 local function explicit_of(head) return string.sub(head, 108) end
 local INHERIT = '............'
 
@@ -48,6 +52,8 @@ if commit.mode ~= 'known' then
   local found = redis.call('GET', token) or (commit.first and redis.call('GET', first))
   if found then
     if found ~= number then return {'at', found} end
+  elseif commit.bound ~= '' then
+    return {'baseless'}
   else
     local taken = redis.call('EXISTS', meta, tomb) > 0
     local own = commit.mode == 'own' and number or tostring(redis.call('INCR', count))
@@ -61,6 +67,7 @@ if redis.call('EXISTS', tomb) == 1 then return {'deleted'} end
 
 local last_head = base ~= '' and redis.call('HGET', nodes, base)
 local no_base = base ~= '' and not last_head
+if no_base and base == commit.bound then return {'baseless'} end
 local no_lead = commit.lead ~= '' and ARGV[2] == '' and redis.call('HEXISTS', leads, commit.lead) == 0
 if no_base or no_lead then return {'missing', no_base and '1' or '0', no_lead and '1' or '0'} end
 if commit.check then return {'checked'} end
@@ -100,11 +107,13 @@ end
 local new, depth = 0, last_head and depth_of(last_head) or 0
 local tip = last
 local start = last_head and start_of(last_head) or INHERIT
+local goes_on = 'auto-' .. start
+local lead = commit.bound ~= '' and commit.lead == '' and lead_of(last_head)
 for i = at, #ARGV, 3 do
   local head = ARGV[i + 1]
   if start_of(head) ~= INHERIT then start = start_of(head) end
   local flags = side and tostring(tonumber(string.sub(head, 3, 3)) + 2) or string.sub(head, 3, 3)
-  head = string.sub(head, 1, 2) .. flags .. string.sub(head, 4, 63) .. start .. string.sub(head, 76)
+  head = string.sub(head, 1, 2) .. flags .. string.sub(head, 4, 63) .. start .. (lead or lead_of(head))
   head = head .. (explicit ~= '' and i >= from and explicit or inherited)
   redis.call('HSET', nodes, ARGV[i], head)
   if ARGV[i + 2] ~= '' then redis.call('HSET', bodies, ARGV[i], ARGV[i + 2]) end
@@ -154,8 +163,9 @@ end
 -- it never arrived, this path shows it.
 local created, restored = 0, 0
 local field = commit.subtask
+if field == 'goes_on' then field = redis.call('HEXISTS', subtasks, goes_on) == 1 and goes_on or '' end
 if field ~= '' then
-  if redis.call('HSETNX', subtasks, field, commit.record) == 1 then
+  if commit.record and redis.call('HSETNX', subtasks, field, commit.record) == 1 then
     redis.call('ZREMRANGEBYSCORE', snapshots, '-inf', now)
     redis.call('ZADD', snapshots, commit.expires, commit.snapshot)
     redis.call('HINCRBY', meta, 'subtasks', 1)
@@ -187,7 +197,8 @@ if number ~= '' then
   end
   redis.call('PEXPIRE', count, ttl)
 end
-for i = 1, 11 do redis.call('PEXPIRE', KEYS[i], ttl) end
+for _, under in ipairs(commit.kept) do redis.call('SADD', kept, under) end
+for i = 1, 12 do redis.call('PEXPIRE', KEYS[i], ttl) end
 
 local result = {'ok', tostring(new), tostring(created), tostring(restored), branch or ''}
 for _, member in ipairs(redis.call('ZREVRANGE', marks, 0, MARKS_RETURNED - 1)) do

@@ -1,0 +1,205 @@
+"""Which sessions there are: the index of each tenant, and the list of tenants.
+
+They stand in other slots than the sessions. They are written in the background and cleaned when they are
+read; a session's own `meta` is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from proxy_plugin.sessions import identity, keys
+from proxy_plugin.sessions.connection import Connection
+from proxy_plugin.sessions.identity import Address
+from proxy_plugin.sessions.reader import CHUNK_ITEMS, SessionReader, now_ms
+from proxy_plugin.sessions.tree import Page, SessionInfo
+
+MAX_PAGE = 500
+INDEX_SECONDS = 0.5
+"""How long activity is gathered before the indexes are written."""
+_log = logging.getLogger("proxy_plugin")
+
+Entry = tuple[int, str, str]
+"""Place in a listing: last activity in ms, tenant, session id."""
+
+
+class SessionIndex:
+    """Raises redis-py's errors. `ttl_ms`: how long a session is kept after its last activity."""
+
+    def __init__(self, connection: Connection, reader: SessionReader, ttl_ms: int) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._ttl_ms = ttl_ms
+        self._touched: dict[tuple[str, str], int] = {}
+        self._indexing: asyncio.Task[None] | None = None
+
+    async def sessions(
+        self, tenant: str | None, *, limit: int = 50, cursor: str | None = None, offset: int = 0
+    ) -> Page:
+        """Newest activity first; `tenant` None lists those of all tenants. A cursor that this method did not
+        return begins at the start."""
+        limit, offset = max(1, min(limit, MAX_PAGE)), max(0, offset)
+        await self.flush()
+        oldest = now_ms() - self._ttl_ms
+        tenants = [(tenant, now_ms())] if tenant is not None else await self._tenants(oldest)
+        total = await self._count(tenants, oldest)
+        after = _decode_cursor(cursor)
+        found: list[tuple[Entry, SessionInfo]] = []
+        while len(found) <= offset + limit:  # one more than asked for tells whether there is a next page
+            entries = await self._newest(tenants, after, oldest, min(offset + limit + 1 - len(found), MAX_PAGE))
+            if not entries:
+                break
+            after = entries[-1]
+            for entry, info in zip(entries, await self._infos(entries), strict=True):
+                if info is not None:
+                    found.append((entry, info))
+                else:
+                    await self._remove(entry[1], entry[2])
+                    total -= 1
+        page = found[offset : offset + limit]
+        more = len(found) > offset + limit
+        return Page(tuple(info for _, info in page), total, _encode_cursor(page[-1][0]) if more else None)
+
+    async def owners(self, session_id: str) -> list[SessionInfo]:
+        """The sessions of this id, whichever tenant has one; an id alone is not unique across tenants."""
+        await self.flush()
+        tenants = await self._tenants(now_ms() - self._ttl_ms)
+        infos = await self._infos([(0, tenant, session_id) for tenant, _ in tenants])
+        return [info for info in infos if info is not None]
+
+    def touch(self, address: Address, at_ms: int) -> None:
+        """Notes the session's activity for the indexes, which are written behind the caller's back."""
+        self._touched[(address.tenant, address.session_id)] = at_ms
+        loop = asyncio.get_running_loop()
+        if self._indexing is None or self._indexing.done() or self._indexing.get_loop() is not loop:
+            self._indexing = loop.create_task(self._write_index(INDEX_SECONDS))
+
+    async def flush(self) -> None:
+        if self._touched:
+            await self._write_index()
+
+    async def _write_index(self, after_seconds: float = 0.0) -> None:
+        try:
+            while self._touched:
+                await asyncio.sleep(after_seconds)
+                touched, self._touched = self._touched, {}
+                await self._write_touched(touched)
+        except Exception as error:
+            # The next commit of those sessions indexes them; nothing is lost but their place in a listing.
+            _log.debug("sessions are not indexed: %s", type(error).__name__)
+
+    async def _write_touched(self, touched: dict[tuple[str, str], int]) -> None:
+        by_tenant: dict[str, dict[str, int]] = {}
+        for (tenant, session_id), at_ms in touched.items():
+            by_tenant.setdefault(tenant, {})[session_id] = at_ms
+
+        async def write(client: Any) -> None:
+            pipeline = client.pipeline(transaction=False)
+            for tenant, scores in by_tenant.items():
+                pipeline.zadd(keys.index(tenant), scores, gt=True)
+                pipeline.pexpire(keys.index(tenant), self._ttl_ms)
+                pipeline.zadd(keys.TENANTS, {tenant: max(scores.values())}, gt=True)
+            pipeline.pexpire(keys.TENANTS, self._ttl_ms)
+            await pipeline.execute()
+
+        await self._connection.call(write)
+
+    async def remove(self, address: Address) -> None:
+        """Takes out a session that was deleted."""
+        self._touched.pop((address.tenant, address.session_id), None)
+        await self._remove(address.tenant, address.session_id)
+
+    async def _remove(self, tenant: str, session_id: str) -> None:
+        await self._connection.command("zrem", keys.index(tenant), session_id)
+
+    async def close(self) -> None:
+        """Writes what the indexes still lack."""
+        task, self._indexing = self._indexing, None
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
+            await asyncio.wait({task})
+        await self.flush()
+
+    async def _infos(self, entries: Sequence[Entry]) -> list[SessionInfo | None]:
+        return await self._reader.infos([identity.address(tenant, session_id) for _, tenant, session_id in entries])
+
+    async def _tenants(self, oldest: int) -> list[tuple[str, int]]:
+        """Tenants and their last activity, newest first."""
+        await self._connection.command("zremrangebyscore", keys.TENANTS, "-inf", f"({oldest}")
+        found: list[tuple[str, int]] = []
+        while True:
+            begin = len(found)
+            piece = await self._connection.command(
+                "zrange", keys.TENANTS, begin, begin + CHUNK_ITEMS - 1, desc=True, withscores=True
+            )
+            found += [(name.decode(), int(score)) for name, score in piece]
+            if len(piece) < CHUNK_ITEMS:
+                return found
+
+    async def _count(self, tenants: Sequence[tuple[str, int]], oldest: int) -> int:
+        """Sessions in the tenants' indexes, which are swept of expired ones on this occasion."""
+        if not tenants:
+            return 0
+
+        async def sweep(client: Any) -> Any:
+            pipeline = client.pipeline(transaction=False)
+            for tenant, _ in tenants:
+                pipeline.zremrangebyscore(keys.index(tenant), "-inf", f"({oldest}")
+                pipeline.zcard(keys.index(tenant))
+            return await pipeline.execute()
+
+        return sum((await self._connection.call(sweep))[1::2])
+
+    async def _newest(
+        self, tenants: Sequence[tuple[str, int]], after: Entry | None, oldest: int, wanted: int
+    ) -> list[Entry]:
+        """The next sessions of all these tenants after one of them, newest first."""
+        found: list[Entry] = []
+        for tenant, last in tenants:
+            if len(found) >= wanted and found[wanted - 1][0] > last:
+                break  # the tenants come newest first: no later one has anything newer
+            found += await self._newest_of(tenant, after, oldest, wanted)
+            found.sort(reverse=True)
+            del found[wanted:]
+        return found
+
+    async def _newest_of(self, tenant: str, after: Entry | None, oldest: int, wanted: int) -> list[Entry]:
+        found: list[Entry] = []
+        begin, newest = 0, "+inf" if after is None else after[0]
+        while len(found) < wanted:
+            piece = await self._connection.command(
+                "zrevrangebyscore",
+                keys.index(tenant),
+                newest,
+                oldest,
+                start=begin,
+                num=wanted,
+                withscores=True,
+            )
+            entries = [(int(score), tenant, session_id.decode()) for session_id, score in piece]
+            # Several may share the millisecond at which the last page ended.
+            found += [entry for entry in entries if after is None or entry < after]
+            if len(piece) < wanted:
+                break
+            begin += len(piece)
+        return found[:wanted]
+
+
+def _encode_cursor(entry: Entry) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(entry)).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str | None) -> Entry | None:
+    if not cursor:
+        return None
+    try:
+        at, tenant, session_id = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return int(at), str(tenant), str(session_id)
+    except (ValueError, TypeError):
+        return None
