@@ -103,6 +103,11 @@ class Metrics:
             "proxy_plugin_tool_messages_cleared_total",
             "Tool messages that such summaries stand for, counted per request.",
         )
+        self._prefix_breaks = self._counter(
+            "proxy_plugin_prefix_breaks_total",
+            "Requests whose history is no continuation of the one before it, by what the plugin did there.",
+            {"cause": Report.CAUSES},
+        )
         self._history_bytes = self._counter(
             "proxy_plugin_history_bytes_total",
             "Bytes of the histories received from clients and of those really sent on.",
@@ -190,6 +195,8 @@ class Metrics:
         if outcome in ("rewritten", "audited"):
             self._collapsed.inc(report.subtasks_collapsed)
             self._cleared.inc(report.tool_messages_cleared)
+            if report.prefix_break:
+                self._prefix_breaks.labels(_bounded(report.prefix_break, Report.CAUSES)).inc()
             for kind, count in report.repairs.items():
                 self._repairs.labels(kind).inc(count)
 

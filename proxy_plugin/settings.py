@@ -9,9 +9,10 @@ names the file and the key. Every field is documented in config/plugin.yaml, and
 from __future__ import annotations
 
 import difflib
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,12 +27,12 @@ class SettingsError(ValueError):
     """A setting that cannot be used; one line that names where it comes from and which it is."""
 
 
-def _at_least(minimum: float, default: Any) -> Any:
-    return field(default=default, metadata={"min": minimum})
+def _at_least(minimum: float, default: Any, at_most: float | None = None) -> Any:
+    return field(default=default, metadata={"min": minimum, "max": at_most})
 
 
 class _Validated:
-    """Checks choices and lower bounds when a value is built directly, not only when a file is loaded."""
+    """Checks choices and bounds when a value is built directly, not only when a file is loaded."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -45,14 +46,98 @@ class _Validated:
             minimum = f.metadata.get("min")
             if minimum is not None and not value >= minimum:
                 raise ValueError(f"{f.name}: {value!r} is less than {minimum}")
+            maximum = f.metadata.get("max")
+            if maximum is not None and not value <= maximum:
+                raise ValueError(f"{f.name}: {value!r} is more than {maximum}")
 
 
 @dataclass(frozen=True, slots=True)
 class Collapse(_Validated):
-    CHOICES: ClassVar = {"policy": ("always", "never"), "summary_role": ("auto", "system", "user", "assistant")}
+    CHOICES: ClassVar = {
+        "policy": ("always", "economical", "never"),
+        "summary_role": ("auto", "system", "user", "assistant"),
+    }
 
-    policy: Literal["always", "never"] = "always"
+    policy: Literal["always", "economical", "never"] = "always"
     summary_role: Literal["auto", "system", "user", "assistant"] = "auto"
+    keep_recent_subtasks: int = _at_least(0, 0)
+    verbatim_budget_tokens: int = _at_least(0, 0)
+    min_tokens: int = _at_least(0, 0)
+    exclude_tools: tuple[str, ...] = ()
+    plan_tools: tuple[str, ...] = ()
+    price_cached: float = _at_least(0, 0.1)
+    price_write: float = _at_least(0, 1.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Running(_Validated):
+    trigger_fraction: float = _at_least(0.05, 0.7, at_most=1)
+    keep_rounds: int = _at_least(1, 5)
+    window_tokens: int = _at_least(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model at start-up, and does not change while the proxy runs.
+
+    price_cached, price_write: prices of input tokens relative to one that is not cached; None: unknown.
+    window_tokens: how many tokens it reads at most; 0: unknown."""
+
+    price_cached: float | None = None
+    price_write: float | None = None
+    window_tokens: int = 0
+
+
+_Override = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Name of a model, key or team -> section ("collapse", "running") -> the values that differ there.
+
+    A key is named by its alias or by its hash, never by itself."""
+
+    SECTIONS: ClassVar[Mapping[str, type[Collapse] | type[Running]]] = {"collapse": Collapse, "running": Running}
+
+    models: Mapping[str, _Override] = field(default_factory=dict)
+    keys: Mapping[str, _Override] = field(default_factory=dict)
+    teams: Mapping[str, _Override] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("models", "keys", "teams"):
+            checked = {
+                name: {section: _part_of(section, values, f"{kind}.{name}") for section, values in override.items()}
+                for name, override in getattr(self, kind).items()
+            }
+            object.__setattr__(self, kind, checked)
+
+
+def _part_of(section: str, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Some fields of a section, checked and converted as those of the section itself are."""
+    cls = Overrides.SECTIONS.get(section)
+    if cls is None:
+        raise ValueError(f"{where}: {section!r} is not one of {', '.join(Overrides.SECTIONS)}")
+    known = {f.name: f for f in fields(cls)}
+    converted: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{where}.{section}: unknown setting {key!r}")
+        kind = type(known[key].default)
+        if kind is tuple and isinstance(value, list):
+            value = tuple(value)
+        elif kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{where}.{section}.{key}: {value!r} is no {_KINDS[kind]}")
+        converted[key] = value
+    try:
+        cls(**converted)
+    except ValueError as error:
+        raise ValueError(f"{where}.{section}.{error}") from None
+    return converted
+
+
+_KINDS = {int: "whole number", float: "number", str: "text", tuple: "list"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +191,40 @@ class Settings(_Validated):
     mode: Literal["enforce", "audit", "off"] = "enforce"
     tenant: Literal["key", "user", "team", "org"] = "key"
     collapse: Collapse = field(default_factory=Collapse)
+    running: Running = field(default_factory=Running)
+    overrides: Overrides = field(default_factory=Overrides)
     limits: Limits = field(default_factory=Limits)
     deadlines: Deadlines = field(default_factory=Deadlines)
     store: Store = field(default_factory=Store)
     http: Http = field(default_factory=Http)
     targets: Targets = field(default_factory=Targets)
+
+    def for_request(
+        self, *, model: str = "", key: Sequence[str] = (), team: str = "", facts: ModelFacts | None = None
+    ) -> Settings:
+        """The settings that hold for one request: a pure function, so that a path is decided alike wherever it
+        is (P4). What is known of the model fills in where nothing was set for that model, and a window that
+        was set stays; then the overrides of the model, of the team and of the key, the last one winning.
+
+        model  as the client named it          key   the alias and the hash of the API key, those there are
+        team   the team's id or alias          facts of the model, fixed at start-up"""
+        collapse, running = self.collapse, self.running
+        if facts is not None:
+            collapse = replace(
+                collapse,
+                price_cached=collapse.price_cached if facts.price_cached is None else facts.price_cached,
+                price_write=collapse.price_write if facts.price_write is None else facts.price_write,
+            )
+            running = replace(running, window_tokens=running.window_tokens or facts.window_tokens)
+        given = self.overrides
+        found = [given.models.get(model), given.teams.get(team), *[given.keys.get(name) for name in key]]
+        for override in found:
+            if override:
+                collapse = replace(collapse, **override.get("collapse", {}))
+                running = replace(running, **override.get("running", {}))
+        if collapse is self.collapse and running is self.running:
+            return self
+        return replace(self, collapse=collapse, running=running)
 
     @classmethod
     def load(
@@ -147,14 +261,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _known_keys(cls: type) -> dict[str, type | None]:
-    """Dotted name -> section class (None for a plain value)."""
+    """Dotted name -> class of a section, `tuple` or `dict` for a list or a mapping, None for a plain value."""
     names: dict[str, type | None] = {}
     for f in fields(cls):
-        section = getattr(f, "default_factory", None)
-        names[f.name] = section if is_dataclass(section) else None  # type: ignore[assignment]
+        section = f.default_factory
         if isinstance(section, type) and is_dataclass(section):
-            names.update({f"{f.name}.{inner.name}": None for inner in fields(section)})
+            names[f.name] = section
+            names.update({f"{f.name}.{inner.name}": _container(inner) for inner in fields(section)})
+        else:
+            names[f.name] = _container(f)
     return names
+
+
+def _container(f: Any) -> type | None:
+    if f.default_factory is dict:
+        return dict
+    return tuple if isinstance(f.default, tuple) else None
 
 
 def _unknown(where: str, key: str, known: Any) -> SettingsError:
@@ -168,7 +290,7 @@ def _validate(cls: type[Settings], values: dict[str, Any], file: str, env: Mappi
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
     known = _known_keys(cls)
-    variables = {ENV_PREFIX + name.replace(".", "__").upper(): name for name, section in known.items() if not section}
+    variables = {ENV_PREFIX + name.replace(".", "__").upper() for name, kind in known.items() if not is_dataclass(kind)}
     for variable in env:
         if variable.startswith(ENV_PREFIX) and variable not in ENV_OTHER and variable not in variables:
             raise _unknown("environment", variable, variables)
@@ -176,6 +298,13 @@ def _validate(cls: type[Settings], values: dict[str, Any], file: str, env: Mappi
     class Source(EnvSettingsSource):
         def _load_env_vars(self) -> Mapping[str, str | None]:
             return {name.lower(): value for name, value in env.items()}
+
+        def __call__(self) -> dict[str, Any]:
+            given = super().__call__()
+            for section, values in given.items():
+                if isinstance(values, dict):
+                    given[section] = {key: _from_json(known.get(f"{section}.{key}"), v) for key, v in values.items()}
+            return given
 
     class Loader(BaseSettings):
         model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid")
@@ -199,6 +328,16 @@ def _validate(cls: type[Settings], values: dict[str, Any], file: str, env: Mappi
     except Exception as error:  # pydantic-settings wraps unreadable variables in an error of its own
         raise SettingsError(f"environment: {' '.join(str(error).split())}") from None
     return cls(**{f.name: getattr(loaded, f.name) for f in fields(cls)})
+
+
+def _from_json(kind: type | None, value: Any) -> Any:
+    """A list or a mapping that the environment holds as JSON; text that is none stays, to be refused."""
+    if kind not in (tuple, dict) or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _type(cls: type, name: str) -> Any:

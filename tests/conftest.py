@@ -15,6 +15,8 @@ from hypothesis import settings
 from tests.fake_provider import FakeProvider
 from tests.proxy import Proxy
 
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # read when LiteLLM is imported: no network
+
 settings.register_profile("default", max_examples=100, deadline=None)
 settings.register_profile("long", max_examples=2_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

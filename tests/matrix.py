@@ -286,7 +286,12 @@ class Client:
 
     def _ask(self) -> list[Call]:
         self.models.append(self.models.pop(0))
-        answer = self.http.post(self.path, json={"model": self.models[-1], "stream": self.stream, **self.body()})
+        body = {"model": self.models[-1], "stream": self.stream, **self.body()}
+        answer = self.http.post(self.path, json=body)
+        if answer.status_code == 500:
+            # Seldom and under load a request fails inside LiteLLM ("dictionary changed size during iteration"), before
+            # or after the provider; clients try such a one again. A refusal is a 400.
+            answer = self.http.post(self.path, json=body)
         if answer.status_code != 200:
             raise RuntimeError(f"{answer.status_code}: {answer.text[:300]}")
         self.collapsed = int(answer.headers.get("x-proxy-plugin-collapsed", 0))

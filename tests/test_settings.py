@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from proxy_plugin import Settings, SettingsError
-from proxy_plugin.settings import Collapse, Store
+from proxy_plugin.settings import Collapse, ModelFacts, Overrides, Running, Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
         if is_dataclass(value):
             values |= flat(value, f"{prefix}{f.name}.")
         else:
-            values[prefix + f.name] = value
+            values[prefix + f.name] = list(value) if isinstance(value, tuple) else value
     return values
 
 
@@ -50,7 +50,25 @@ def test_the_readme_names_every_setting() -> None:
     [
         ("colapse: {policy: never}", r"plugin\.yaml: unknown setting 'colapse' \(did you mean 'collapse'\?\)"),
         ("collapse: {polcy: never}", r"plugin\.yaml: unknown setting 'collapse\.polcy'"),
-        ("collapse: {policy: sometimes}", r"plugin\.yaml: collapse\.policy: .*'always' or 'never'"),
+        ("collapse: {policy: sometimes}", r"plugin\.yaml: collapse\.policy: .*'economical' or 'never'"),
+        ("collapse: {exclude_tools: read}", r"plugin\.yaml: collapse\.exclude_tools"),
+        ("running: {trigger_fraction: 1.2}", r"plugin\.yaml: running: trigger_fraction: 1\.2 is more than 1"),
+        ("running: {keep_rounds: 0}", r"plugin\.yaml: running: keep_rounds: 0 is less than 1"),
+        ("overrides: {model: {}}", r"plugin\.yaml: unknown setting 'overrides\.model' \(did you mean"),
+        ("overrides: {models: {m: {colapse: {}}}}", r"plugin\.yaml: overrides: models\.m: 'colapse' is not one of"),
+        (
+            "overrides: {models: {m: {collapse: {polcy: never}}}}",
+            r"plugin\.yaml: overrides: models\.m\.collapse: unknown setting 'polcy'",
+        ),
+        (
+            "overrides: {keys: {k: {collapse: {policy: sometimes}}}}",
+            r"plugin\.yaml: overrides: keys\.k\.collapse\.policy: 'sometimes' is not one of",
+        ),
+        (
+            "overrides: {teams: {t: {running: {keep_rounds: many}}}}",
+            r"plugin\.yaml: overrides: teams\.t\.running\.keep_rounds: 'many' is no whole number",
+        ),
+        ("overrides: {teams: {t: 3}}", r"plugin\.yaml: overrides"),
         ("store: {session_ttl_s: soon}", r"plugin\.yaml: store\.session_ttl_s: "),
         ("store: {session_ttl_s: 0}", r"plugin\.yaml: store: session_ttl_s: 0 is less than 1"),
         ("targets: {providers: {m: mistrall}}", r"plugin\.yaml: targets: providers: m: 'mistrall' is not one of"),
@@ -103,3 +121,62 @@ def test_values_built_directly_are_checked_too() -> None:
         Collapse(policy="sometimes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="session_ttl_s"):
         Store(session_ttl_s=0)
+    with pytest.raises(ValueError, match="trigger_fraction"):
+        Running(trigger_fraction=2)
+    with pytest.raises(ValueError, match="keep_rounds"):
+        Overrides(models={"m": {"running": {"keep_rounds": 0}}})
+
+
+def test_lists_come_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.yaml"
+    file.write_text("collapse: {exclude_tools: [read, grep], plan_tools: [TodoWrite]}\n")
+    loaded = Settings.load(file, environ={"PROXY_PLUGIN_COLLAPSE__PLAN_TOOLS": '["update_plan"]'})
+    assert loaded.collapse.exclude_tools == ("read", "grep")
+    assert loaded.collapse.plan_tools == ("update_plan",)
+
+
+OVERRIDES = """
+collapse: {policy: economical, min_tokens: 100, price_cached: 0.2}
+overrides:
+  models:
+    small: {collapse: {policy: always, price_cached: 0.5, exclude_tools: [read]}, running: {keep_rounds: 2}}
+  teams:
+    research: {collapse: {min_tokens: 7}, running: {keep_rounds: 3}}
+  keys:
+    ci-key: {collapse: {policy: never}}
+    88dc28d0f030c55ed4ab77ed8faf098196cb1c05df778539800c9f1243fe6b4b: {collapse: {min_tokens: 1}}
+"""
+
+
+def test_overrides_hold_for_their_model_team_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.yaml"
+    file.write_text(OVERRIDES)
+    settings = Settings.load(file, environ={})
+    assert settings.for_request(model="large", team="sales", key=("another",)) is settings
+
+    of_model = settings.for_request(model="small")
+    assert of_model.collapse == Collapse("always", min_tokens=100, price_cached=0.5, exclude_tools=("read",))
+    assert of_model.running == Running(keep_rounds=2)
+    assert of_model.store is settings.store
+
+    of_team = settings.for_request(model="small", team="research")
+    assert (of_team.collapse.min_tokens, of_team.collapse.policy, of_team.running.keep_rounds) == (7, "always", 3)
+
+    of_key = settings.for_request(model="small", team="research", key=("ci-key",))
+    assert (of_key.collapse.min_tokens, of_key.collapse.policy) == (7, "never")
+    by_hash = settings.for_request(key=("", "88dc28d0f030c55ed4ab77ed8faf098196cb1c05df778539800c9f1243fe6b4b"))
+    assert by_hash.collapse.min_tokens == 1
+    assert settings.for_request(model="small") == of_model
+
+
+def test_what_is_known_of_a_model_fills_in_and_an_override_goes_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.yaml"
+    file.write_text(OVERRIDES)
+    settings = Settings.load(file, environ={})
+    facts = ModelFacts(price_cached=0.25, price_write=1.0, window_tokens=8_000)
+    known = settings.for_request(model="large", facts=facts)
+    assert (known.collapse.price_cached, known.collapse.price_write, known.running.window_tokens) == (0.25, 1.0, 8_000)
+    assert settings.for_request(model="small", facts=facts).collapse.price_cached == 0.5
+    assert settings.for_request(model="large", facts=ModelFacts()).collapse == settings.collapse
+    own = Settings(running=Running(window_tokens=500)).for_request(facts=facts)
+    assert own.running.window_tokens == 500

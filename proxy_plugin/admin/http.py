@@ -28,10 +28,15 @@ MAX_BODY_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the tenant whose sessions these are, and whether the key is the proxy's admin."""
+    """Who asks.
+
+    tenant  whose sessions these are               admin  whether the key is the proxy's admin
+    keys    alias and hash of the key, if known    team   its team's id, or empty"""
 
     tenant: str
     admin: bool
+    keys: tuple[str, ...] = ()
+    team: str = ""
 
 
 class ApiError(Exception):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from proxy_plugin.admin.http import Authenticate
+from proxy_plugin.admin.http import Authenticate, Caller
 from proxy_plugin.logs import describe
 
 log = logging.getLogger("proxy_plugin")
@@ -30,8 +30,8 @@ PATHS = (
 )
 _HANDED_ON = "proxy_plugin_handed_on"
 
-Preview = Callable[[str, Mapping[str, Any]], Any]
-"""The messages that a request of this tenant with this data (as LiteLLM's hooks get it) would be sent with."""
+Preview = Callable[[Caller, Mapping[str, Any]], Any]
+"""The messages that a request of this caller with this data (as LiteLLM's hooks get it) would be sent with."""
 
 
 def counting_routes(app: Starlette, preview: Preview, authenticate: Authenticate, seconds: float) -> list[Route]:
@@ -74,7 +74,7 @@ class _Counted:
             caller = await self._authenticate(request)
         asked = orjson.loads(body)
         data = {**asked, "proxy_server_request": {"headers": dict(request.headers), "body": asked}}
-        messages = self._preview(caller.tenant, data)
+        messages = self._preview(caller, data)
         return None if messages is asked.get("messages") else orjson.dumps({**asked, "messages": messages})
 
 

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from litellm.integrations.custom_logger import CustomLogger
 
+from proxy_plugin.admin.http import Caller
 from proxy_plugin.events import Emit, PassedThrough
 from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn, pass_whole
 from proxy_plugin.gateway.replies import Reply, StreamedReply, streamed_reply, take_reply
@@ -80,7 +81,7 @@ class SessionPlugin(CustomLogger):
         return None
 
     async def _before(self, api: str, wire: Any, caller: Any, data: Any) -> Turn | None:
-        incoming = self._incoming(api, wire, tenant_of_caller(self._settings, caller), data)
+        incoming = self._incoming(api, wire, caller_of(self._settings, caller), data)
         if incoming is None:
             return None
         async with asyncio.timeout(self.total_seconds):
@@ -89,26 +90,30 @@ class SessionPlugin(CustomLogger):
             turn.messages = None
         return turn
 
-    def preview(self, tenant: str, data: Any) -> Any:
+    def preview(self, caller: Caller, data: Any) -> Any:
         """The messages that a request to /v1/messages would be sent with; `data` as the hooks get it."""
-        incoming = self._incoming("messages", data.get("messages"), tenant, data)
+        incoming = self._incoming("messages", data.get("messages"), caller, data)
         return data.get("messages") if incoming is None else self._pipeline.preview(incoming)
 
-    def _incoming(self, api: str, wire: Any, tenant: str, data: Any) -> Incoming | None:
+    def _incoming(self, api: str, wire: Any, caller: Caller, data: Any) -> Incoming | None:
         request = data.get("proxy_server_request") or {}
         headers = {str(name).lower(): value for name, value in (request.get("headers") or {}).items()}
         wish = str(headers.get("x-proxy-plugin") or "").strip().lower()
         if self._settings.mode == "off" or wish == "off":
             self._passed(api, wire, "mode_off" if self._settings.mode == "off" else "header_off")
             return None
-        earlier, conversation = self._kept(tenant, data) if api == "responses" else ("", "")
+        earlier, conversation = self._kept(caller.tenant, data) if api == "responses" else ("", "")
+        target = self._targets.target(data, api)
         return Incoming(
             api=api,
             wire=[{"role": "user", "content": wire}] if api == "responses" and isinstance(wire, str) else wire,
             headers={name: value for name, value in headers.items() if name not in _CREDENTIALS},
             body=request.get("body") or data,
-            tenant=tenant,
-            dialect=self._targets.dialect(data, api),
+            tenant=caller.tenant,
+            dialect=target.dialect,
+            settings=self._settings.for_request(
+                model=str(data.get("model") or ""), key=caller.keys, team=caller.team, facts=target.facts
+            ),
             mode="audit" if wish == "audit" else self._settings.mode,
             continued=api == "responses" and bool(data.get("previous_response_id") or data.get("conversation")),
             earlier=earlier or conversation,
@@ -225,14 +230,22 @@ class SessionPlugin(CustomLogger):
         self._emit(PassedThrough("internal_error"))
 
 
-def tenant_of_caller(settings: Settings, caller: Any) -> str:
-    """The tenant of an authenticated caller (LiteLLM's UserAPIKeyAuth), hashed."""
-    return tenant_of(
+def caller_of(settings: Settings, key: Any) -> Caller:
+    """Whom an accepted key (LiteLLM's UserAPIKeyAuth) stands for. The key itself goes nowhere: LiteLLM knows it by
+    its hash."""
+    tenant = tenant_of(
         settings.tenant,
-        key_hash=getattr(caller, "token", None) or getattr(caller, "api_key", None),
-        user_id=getattr(caller, "user_id", None),
-        team_id=getattr(caller, "team_id", None),
-        org_id=getattr(caller, "org_id", None),
+        key_hash=getattr(key, "token", None) or getattr(key, "api_key", None),
+        user_id=getattr(key, "user_id", None),
+        team_id=getattr(key, "team_id", None),
+        org_id=getattr(key, "org_id", None),
+    )
+    role = getattr(key, "user_role", None)
+    return Caller(
+        tenant,
+        admin=getattr(role, "value", role) == "proxy_admin",
+        keys=tuple(name for name in (getattr(key, "key_alias", None), getattr(key, "token", None)) if name),
+        team=getattr(key, "team_id", None) or "",
     )
 
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from proxy_plugin.admin import api
 from proxy_plugin.admin.http import ApiError, Caller, Context
 from proxy_plugin.gateway.count_tokens import counting_routes
-from proxy_plugin.gateway.hooks import SessionPlugin, tenant_of_caller
+from proxy_plugin.gateway.hooks import SessionPlugin, caller_of
 from proxy_plugin.gateway.pipeline import Pipeline
 from proxy_plugin.metrics import Metrics
 from proxy_plugin.sessions.connection import Connection
@@ -114,7 +114,6 @@ def _mount(routes: list[Route], plugin: SessionPlugin, authenticate: Any) -> Non
 def _authenticator(settings: Settings) -> Any:
     async def authenticate(request: Request) -> Caller:
         """LiteLLM's own key check. Raises ApiError 401 or 403."""
-        from litellm.proxy._types import LitellmUserRoles
         from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 
         headers = request.headers
@@ -133,7 +132,7 @@ def _authenticator(settings: Settings) -> Any:
         except Exception as error:
             status = 403 if str(getattr(error, "code", getattr(error, "status_code", ""))) == "403" else 401
             raise ApiError(status, "the API key is not accepted", kind="auth_error") from None
-        return Caller(tenant_of_caller(settings, key), key.user_role == LitellmUserRoles.PROXY_ADMIN)
+        return caller_of(settings, key)
 
     return authenticate
 

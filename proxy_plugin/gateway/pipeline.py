@@ -46,6 +46,7 @@ class Incoming:
     tenant: str
     dialect: Dialect
     mode: str  # "enforce" or "audit"
+    settings: Settings | None = None  # those that hold for its model, key and team; None: the pipeline's own
     continued: bool = False  # goes on from a response that the provider keeps
     earlier: str = ""  # what the store finds the path by that it goes on from (see identity.kept_under)
     conversation: str = ""  # what the conversation is found by that the provider adds the reply to
@@ -96,7 +97,6 @@ class Pipeline:
 
     def __init__(self, settings: Settings, store: GuardedStore | None, emit: Emit) -> None:
         self._settings = settings
-        self._repair_only = replace(settings, collapse=replace(settings.collapse, policy="never"))
         self._store = store
         self._emit = emit
         self._memos = _Memos(_MEMO_BYTES)
@@ -136,7 +136,7 @@ class Pipeline:
         careful = self._refusals.tripped(address.tag, subtask)
         if careful:
             self._emit(PassedThrough("safety_fallback"))
-        settings = self._repair_only if careful else self._settings
+        settings = self._settings_for(incoming, careful)
         result = rewrite(path, incoming.dialect, settings, Context(frozenset(marks), incoming.continued), memo)
         self._memos.put(found.tag, memo)
         if result.limited:
@@ -154,7 +154,7 @@ class Pipeline:
             tag=address.tag,
             subtask=subtask,
             enforced=enforced,
-            collapsed=result.report.subtasks_collapsed > 0,
+            collapsed=result.report.tool_messages_cleared > 0,
             work=Work(
                 path,
                 commit,
@@ -183,7 +183,11 @@ class Pipeline:
         commit = request_commit(path, address, incoming.headers, incoming.body)
         careful = self._refusals.tripped(address.tag, commit.before(commit.subtask_start))
         context = Context(frozenset(self._marks.get(address.tag, ())), incoming.continued)
-        return rewrite(path, incoming.dialect, self._repair_only if careful else self._settings, context).messages
+        return rewrite(path, incoming.dialect, self._settings_for(incoming, careful), context).messages
+
+    def _settings_for(self, incoming: Incoming, careful: bool) -> Settings:
+        settings = incoming.settings or self._settings
+        return replace(settings, collapse=replace(settings.collapse, policy="never")) if careful else settings
 
     def _store_for(self, incoming: Incoming) -> GuardedStore | None:
         """None for a request that shall not be stored (the Responses API's `store: false`, if that counts)."""

@@ -1,16 +1,19 @@
-"""Which dialect a request must satisfy: that of every deployment that may serve it.
+"""Where a request may go: the dialect it must satisfy, and what is known of the model.
 
 A model group can have deployments of several providers, and fallbacks to other groups; the history is
-rewritten once, before routing, so the strictest of their rules holds.
+rewritten once, before routing, so the strictest of their rules holds, and the smallest window.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from proxy_plugin.gateway.facts import facts_of
 from proxy_plugin.history.dialects import Dialect, dialect_of, strictest
+from proxy_plugin.settings import ModelFacts
 
 _KEEP_SECONDS = 10.0  # deployments can be changed while the proxy runs
 _MODELS = 1_000
@@ -18,14 +21,21 @@ _LANDLORDS = ("vertex_ai", "vertex_ai_beta", "azure_ai")
 """Providers that serve the models of others by those others' wire forms."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    dialect: Dialect
+    facts: ModelFacts
+
+
 class Targets:
-    """Finds and remembers the dialect of a model group, by LiteLLM's router."""
+    """Finds and remembers the target of a model group, by LiteLLM's router."""
 
     def __init__(self, corrected: Mapping[str, str]) -> None:
         self._corrected = corrected  # model name -> provider, from the settings
-        self._known: dict[Any, tuple[float, Dialect]] = {}
+        self._known: dict[Any, tuple[float, Target]] = {}
+        self._facts: dict[Any, ModelFacts] = {}
 
-    def dialect(self, data: Mapping[str, Any], api: str) -> Dialect:
+    def target(self, data: Mapping[str, Any], api: str) -> Target:
         from litellm.proxy import proxy_server
 
         model, router = str(data.get("model") or ""), proxy_server.llm_router
@@ -35,13 +45,21 @@ class Targets:
         known = self._known.get(key)
         if known is not None and now - known[0] < _KEEP_SECONDS:
             return known[1]
-        groups = {model, *_fallback_groups(router, model, fallbacks)}
-        providers = [provider for group in sorted(groups) for provider in self._providers(router, group, api)]
-        found = strictest([dialect_of(provider, api) for provider in providers])
+        groups = sorted({model, *_fallback_groups(router, model, fallbacks)})
+        providers = [provider for group in groups for provider in self._providers(router, group, api)]
+        found = Target(strictest([dialect_of(provider, api) for provider in providers]), self._facts_of(router, groups))
         if len(self._known) >= _MODELS:
             self._known.clear()
         self._known[key] = now, found
         return found
+
+    def _facts_of(self, router: Any, groups: Sequence[str]) -> ModelFacts:
+        key = (id(router), *groups)
+        if key not in self._facts:
+            if len(self._facts) >= _MODELS:
+                self._facts.clear()
+            self._facts[key] = facts_of([deployment for group in groups for deployment in _deployments(router, group)])
+        return self._facts[key]
 
     def _providers(self, router: Any, group: str, api: str) -> Iterator[str]:
         if group in self._corrected:
@@ -51,11 +69,14 @@ class Targets:
 
 
 def _providers(router: Any, group: str, api: str) -> Iterator[str]:
-    deployments = (router.get_model_list(model_name=group) or []) if router is not None else []
-    for deployment in deployments:
+    for deployment in _deployments(router, group):
         yield _provider(deployment.get("litellm_params") or {}, api)
-    if not deployments:
-        yield _provider({"model": group}, api)
+
+
+def _deployments(router: Any, group: str) -> Sequence[Mapping[str, Any]]:
+    """Those of a model group; a name that the router does not know goes to LiteLLM as a model's own."""
+    found = router.get_model_list(model_name=group) if router is not None else None
+    return found or [{"litellm_params": {"model": group}}]
 
 
 def _provider(params: Mapping[str, Any], api: str) -> str:

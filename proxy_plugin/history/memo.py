@@ -8,33 +8,38 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy_plugin.history.model import Message
-from proxy_plugin.history.plan import Plan
 from proxy_plugin.history.repair import Ids
-from proxy_plugin.history.summary import Stated
+
+if TYPE_CHECKING:
+    from proxy_plugin.history.ledger import Ledger
 
 _MEMO_KEY = "litellm-session-plugin"
+_MESSAGE_BYTES = 300  # of what is held of a message besides its text
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Everything that the completed subtasks of a path leave behind for what follows them."""
+    """Everything that the decided part of a path leaves behind for what follows it. It holds for a list that
+    begins with the same bytes up to `until`, where a subtask ended if `subtask`."""
 
     key: Any  # dialect, settings, what the client said of this part: what the decisions hang on
-    start: int  # messages (and wire items) of the closed part
+    start: int  # messages (and wire items) of the decided part
     wire_start: int
+    until: int  # messages (and wire items) on which the decisions hang
+    wire_until: int
+    subtask: bool
     ids: Ids
-    stated: Stated
-    plan: Plan
-    counts: Counter[str]
+    ledger: Ledger
+    repairs: Counter[str]
 
 
 class Memo:
     """What the previous request of a conversation left for the next one. Saves time, changes no answer."""
 
-    __slots__ = ("closed", "dumps", "form", "messages", "node_ids")
+    __slots__ = ("closed", "dumps", "form", "messages", "node_ids", "tokens")
 
     def __init__(self) -> None:
         self.forget()
@@ -44,6 +49,7 @@ class Memo:
         self.dumps: list[bytes] = []
         self.messages: list[Message] = []
         self.node_ids: list[str] = []
+        self.tokens: list[int] = []  # of the first messages, as far as anybody asked
         self.closed: Closed | None = None
 
     @classmethod
@@ -58,4 +64,5 @@ class Memo:
 
     @property
     def size_bytes(self) -> int:
-        return sum(map(len, self.dumps))
+        """Bytes of memory, about: each text is held as JSON and in its message."""
+        return 2 * sum(map(len, self.dumps)) + _MESSAGE_BYTES * len(self.dumps)

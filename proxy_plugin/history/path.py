@@ -16,6 +16,7 @@ import orjson
 from proxy_plugin.history.memo import Memo
 from proxy_plugin.history.model import ROOT, Message, dump, lead_length, node_id
 from proxy_plugin.history.plan import Plan
+from proxy_plugin.history.tokens import message_tokens
 from proxy_plugin.history.wire import CODECS
 
 
@@ -33,6 +34,7 @@ class Path:
         "_alike_ids",
         "_node_ids",
         "_sizes",
+        "_tokens",
         "alike",
         "api",
         "codec",
@@ -52,19 +54,22 @@ class Path:
         self.continued = continued
         self.codec = CODECS[api]
         try:
-            self.dumps = [orjson.dumps(item) for item in wire]
+            # Copied, because what orjson gives may keep the whole page that it was written in: that is faster too.
+            self.dumps = [bytes(memoryview(orjson.dumps(item))) for item in wire]
         except (TypeError, ValueError, RecursionError):
             self.dumps = [dump(item) for item in wire]
         self.size = sum(map(len, self.dumps)) + max(len(wire) - 1, 0) + 2
         self.alike = _alike(self.dumps, memo.dumps) if memo is not None and memo.form == self._form else 0
         self._sizes: dict[int, int] | None = None
         self._alike_ids: list[str] = []
+        self._tokens: list[int] = []
         self._node_ids: list[str] | None = None
         self.messages: list[Message] = []
         self.settled = self.taken = begin = 0
         if memo is not None and self.alike:
             known = self.codec.settled(wire, self.alike)
             self._alike_ids = memo.node_ids[: bisect_right(memo.messages, known, key=_wire_end)]
+            self._tokens = memo.tokens[: len(self._alike_ids)]
             closed = memo.closed
             if closed is not None and closed.wire_start <= known:
                 self.settled, begin = closed.start, closed.wire_start
@@ -127,11 +132,25 @@ class Path:
             self._node_ids = ids
         return self._node_ids
 
+    def stands_for(self, nodes: Sequence[str]) -> None:
+        """The messages are these nodes of a path that holds more than them; "" for one that is none of it."""
+        self._node_ids = list(nodes)
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Estimated tokens of each message."""
+        known = len(self._tokens)
+        if known < len(self.messages):
+            messages = self.messages if self.taken <= known else self._parse(0)
+            self._tokens += [message_tokens(message) for message in messages[known:]]
+        return self._tokens
+
     def remember(self, memo: Memo) -> None:
         memo.form = self._form
         memo.dumps = self.dumps
         memo.messages = self.messages
         memo.node_ids = list(self.node_ids)
+        memo.tokens = self._tokens
 
 
 def _wire_end(message: Message) -> int:

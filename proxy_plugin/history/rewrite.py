@@ -1,26 +1,25 @@
-"""The pipeline: read, pair, repair, find subtasks, collapse, render.
+"""The pipeline: read, pair, repair, find subtasks, decide what collapses, render.
 
 Pure and total. What a completed subtask looks like when it leaves depends only on the path up to the
-message that completed it, so each rewritten request of a running subtask is a prefix of the next.
-With a memo, the part up to the running subtask is taken over from the previous request (`Closed`).
+message behind which that was decided (`ledger`), so each rewritten request of a running subtask is a prefix
+of the next. With a memo, what is decided is taken over from the previous request (`Closed`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from proxy_plugin.history.collapse import collapse
 from proxy_plugin.history.dialects import Dialect, IdRule, dialect_of
+from proxy_plugin.history.ledger import SUBTASK, Decided, Ledger, Rules, StaleContents, decide, lead_tokens
 from proxy_plugin.history.memo import Closed, Memo
 from proxy_plugin.history.model import ASSISTANT, SYSTEM, USER, dump
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.plan import Plan, source_of
-from proxy_plugin.history.repair import Ids, Repaired, pair, repair
+from proxy_plugin.history.repair import Ids, Pairing, Repaired, pair, repair
 from proxy_plugin.history.report import Report
 from proxy_plugin.history.subtasks import NOTHING_SAID, Context, completed, still_completed
-from proxy_plugin.history.summary import Stated
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.settings import Settings
 
@@ -103,28 +102,29 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
     if mended is not path.wire:
         return _rewrite_mended(path, mended, repairs, dialect, settings, context, memo)
     whole = len(path.messages) <= limits.max_messages and path.size <= limits.max_bytes
-    collapsing = whole and settings.collapse.policy == "always" and not path.continued
-    role = _summary_role(dialect, settings) if collapsing else None
+    collapsing = whole and settings.collapse.policy != "never" and not path.continued
+    rules = Rules(_summary_role(dialect, settings) if collapsing else None, settings.collapse, settings.running)
     ended = _positions(path, context)
 
-    closed = memo.closed if memo is not None and path.settled else None
-    if closed is not None and closed.key != _key(dialect, role, ended, closed.start):
-        closed = None
-    if closed is not None and not still_completed(path.messages, closed.start, ended):
-        closed = None
-    result = _from(path, closed, dialect, role, ended) if closed is not None else None
-    if result is None:
-        beginning = Closed(_key(dialect, role, ended, 0), 0, 0, Ids(dialect.ids), Stated(), [], Counter())
-        result = _from(path, beginning, dialect, role, ended)
-        assert result is not None
-    plan, counts, ids, closed = result
+    closed = memo.closed if memo is not None else None
+    done = None
+    if closed is not None and _holds(closed, path, _key(dialect, rules, ended, closed.until), ended):
+        done = _from(path, closed, dialect, rules, ended)
+    if done is None:
+        done = _from(path, _beginning(path, dialect, rules, ended), dialect, rules, ended)
+        assert done is not None
     if memo is not None:
-        memo.closed = closed
+        memo.closed = done.closed
         path.remember(memo)
-    untouched = plan == list(range(len(path.messages)))
-    out = path.wire if untouched else path.codec.render(path.wire, path.messages, plan)
-    report = Report(**counts, bytes_before=path.size, bytes_after=path.size if untouched else _size(path, out))
-    return Rewrite(out, report, plan, ids, "" if whole else "repair_only")
+    untouched = done.plan == list(range(len(path.messages)))
+    out = path.wire if untouched else path.codec.render(path.wire, path.messages, done.plan)
+    report = Report(
+        **done.counts,
+        bytes_before=path.size,
+        bytes_after=path.size if untouched else _size(path, out),
+        prefix_break=done.broke,
+    )
+    return Rewrite(out, report, done.plan, done.ids, "" if whole else "repair_only")
 
 
 def _rewrite_mended(
@@ -162,57 +162,103 @@ def _positions(path: Path, context: Context) -> frozenset[int]:
     return frozenset(index for index, node in enumerate(path.node_ids) if node in context.ends)
 
 
-def _key(dialect: Dialect, role: str | None, ended: frozenset[int], start: int) -> Any:
-    return dialect, role, frozenset(index for index in ended if index < start)
+def _key(dialect: Dialect, rules: Rules, ended: frozenset[int], until: int) -> Any:
+    return dialect, rules, frozenset(index for index in ended if index < until)
 
 
-def _from(
-    path: Path, closed: Closed, dialect: Dialect, role: str | None, ended: frozenset[int]
-) -> tuple[Plan, Counter[str], Ids, Closed] | None:
-    """Rewrites what follows the closed part; None if something there reaches back into it."""
+def _beginning(path: Path, dialect: Dialect, rules: Rules, ended: frozenset[int]) -> Closed:
+    """Of a path of which nothing is known."""
+    ledger = Ledger(tokens=lead_tokens(path) if rules.count_tokens else 0)
+    return Closed(_key(dialect, rules, ended, 0), 0, 0, 0, 0, False, Ids(dialect.ids), ledger, Counter())
+
+
+def _holds(closed: Closed, path: Path, key: Any, ended: frozenset[int]) -> bool:
+    """Whether what was decided before was decided for this path."""
+    if closed.key != key or closed.start > path.settled or not 0 < closed.wire_until <= path.alike:
+        return False
+    if closed.until > len(path.messages) or path.wire_start(closed.until) != closed.wire_until:
+        return False
+    return not closed.subtask or still_completed(path.messages, closed.until, ended)
+
+
+class _Done(NamedTuple):
+    plan: Plan
+    counts: Counter[str]
+    broke: str
+    ids: Ids
+    closed: Closed
+
+
+def _from(path: Path, closed: Closed, dialect: Dialect, rules: Rules, ended: frozenset[int]) -> _Done | None:
+    """Rewrites what follows the decided part; None if something there reaches back into it."""
     pairing = pair(path.messages, closed.start)
     if pairing.orphans and closed.start:
-        return None  # it may answer a call of the closed part
+        return None  # it may answer a call of the decided part
+    if closed.until > closed.start and pairing.reach_across(closed.until):
+        return None  # the call had no result yet when something was decided behind it
     ids = closed.ids.fork()
     repaired = repair(path.messages, closed.start, pairing, dialect, ids)
     positions = {source_of(step): at for at, step in enumerate(repaired.plan)} if ended else {}
     ends = completed(repaired.messages, {positions[index] for index in ended if index in positions})
-    if path.taken > closed.start and (pairing.orphans or ends):
-        path.parse_again(closed.start, closed.wire_start)  # contents will be looked at
-        return _from(path, closed, dialect, role, ended)
+    stale = path.taken > closed.start
+    try:
+        if stale and pairing.orphans:
+            raise StaleContents
+        decided = decide(path, repaired, ends, rules, closed.ledger, _seen(repaired, closed), stale=stale)
+    except StaleContents:
+        path.parse_again(closed.start, closed.wire_start)
+        return _from(path, closed, dialect, rules, ended)
 
-    stated = closed.stated.copy()
-    plan, counts = list(closed.plan), closed.counts.copy()
-    begin = 0
-    for end in ends:
-        part = repaired.plan[begin:end]
-        if role is not None:
-            done = collapse(path, repaired.messages[begin:end], part, role, stated)
-            counts["subtasks_collapsed"] += done.rounds > 0
-            counts["tool_messages_cleared"] += done.results
-            part = done.plan
-        plan += part
-        begin = end
-    now_closed = closed
-    settled = _settled(path, closed, repaired, begin) if begin and not pairing.orphans else None
-    if settled is not None and dialect.late_results and pairing.reach_across(settled[0]):
-        settled = None
-    if settled is not None:
-        start, wire_start = settled
-        for index, old, new in repaired.assigned:
-            if index < start:
-                closed.ids.keep(old, new)
-        until = counts + Counter(kind for position, kind in repaired.repairs if position < begin)
-        key = _key(dialect, role, ended, start)
-        now_closed = Closed(key, start, wire_start, closed.ids, stated, list(plan), until)
-    counts.update(kind for _, kind in repaired.repairs)
-    return plan + repaired.plan[begin:], counts, ids, now_closed
+    ledger = decided.ledger
+    plan = ledger.plan + [step for part in ledger.pending for step in part.verbatim] + repaired.plan[decided.start :]
+    counts = closed.repairs + Counter([kind for _, kind in repaired.repairs]) + ledger.counts
+    broke = ledger.broke[1] if ledger.broke[0] == decided.replies else ""
+    after = None
+    if decided.last is not None and not pairing.orphans:
+        after = _closed_after(path, closed, pairing, repaired, decided, dialect, rules, ended)
+    return _Done(plan, counts, broke, ids, after or closed)
+
+
+def _seen(repaired: Repaired, closed: Closed) -> int:
+    """On how many of the repaired messages the decided part hangs."""
+    if closed.until == closed.start:
+        return 0
+    behind = (at for at, step in enumerate(repaired.plan) if (source_of(step) or 0) >= closed.until)
+    return next(behind, len(repaired.plan))
+
+
+def _closed_after(
+    path: Path,
+    closed: Closed,
+    pairing: Pairing,
+    repaired: Repaired,
+    decided: Decided,
+    dialect: Dialect,
+    rules: Rules,
+    ended: frozenset[int],
+) -> Closed | None:
+    """What the next request can take over; None if something was moved across a border of it."""
+    assert decided.last is not None
+    begin, end = _settled(path, closed, repaired, decided.start), _settled(path, closed, repaired, decided.last.until)
+    if begin is None or end is None:
+        return None
+    start, wire_start = begin
+    if dialect.late_results and pairing.reach_across(start):
+        return None
+    for index, old, new in repaired.assigned:
+        if index < start:
+            closed.ids.keep(old, new)
+    repairs = closed.repairs + Counter([kind for position, kind in repaired.repairs if position < decided.start])
+    key, subtask = _key(dialect, rules, ended, end[0]), decided.last.cause == SUBTASK
+    return Closed(key, start, wire_start, *end, subtask, closed.ids, decided.ledger, repairs)
 
 
 def _settled(path: Path, closed: Closed, repaired: Repaired, end: int) -> tuple[int, int] | None:
-    """Where the input's running subtask begins (message, wire item), if nothing was moved across."""
-    sources = [source_of(step) for step in repaired.plan[:end]]
-    taken = [source for source in sources if source is not None]
+    """The place (message, wire item) in the input that lies at a place of the repaired part, if nothing was
+    moved across."""
+    if not end:
+        return closed.start, closed.wire_start
+    taken = [source for step in repaired.plan[:end] if (source := source_of(step)) is not None]
     start = closed.start + len(taken)
     wire_start = path.wire_start(start)
     if wire_start is None or max(taken, default=-1) != start - 1:

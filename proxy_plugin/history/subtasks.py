@@ -2,6 +2,8 @@
 
 1. At a user message that follows an assistant message without tool calls.
 2. Behind the nodes that the client's own subtask ids mark (`Context.ends`).
+
+Steps that a plan tool closes are found by `plan_tools`, and `ledger` decides what becomes of either.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 from proxy_plugin.history.model import ASSISTANT, SYSTEM, TOOL, USER, Message
 from proxy_plugin.history.plan import TURN_CLOSED
+from proxy_plugin.history.summary import is_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,11 @@ def completed(messages: Sequence[Message], ended: Set[int] = frozenset()) -> lis
 
 
 def _concludes(message: Message) -> bool:
-    """An assistant message without tool calls, unless the plugin itself put it in to close a turn."""
-    return message.role is ASSISTANT and not message.calls and message.content != TURN_CLOSED
+    """An assistant message without tool calls, unless the plugin itself put it in: to close a turn, or as a
+    summary."""
+    if message.role is not ASSISTANT or message.calls or message.content == TURN_CLOSED:
+        return False
+    return not (isinstance(message.content, str) and is_summary(message.content))
 
 
 def still_completed(messages: Sequence[Message], end: int, ended: Set[int]) -> bool:

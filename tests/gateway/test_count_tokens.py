@@ -37,8 +37,8 @@ async def alice(request: Request) -> Caller:
     return Caller("tenant of " + request.headers["x-api-key"], admin=False)
 
 
-def shorter(tenant: str, data: Mapping[str, Any]) -> Any:
-    assert tenant == "tenant of k"
+def shorter(caller: Caller, data: Mapping[str, Any]) -> Any:
+    assert caller.tenant == "tenant of k"
     assert data["proxy_server_request"]["headers"]["x-api-key"] == "k"
     assert data["proxy_server_request"]["body"] == ASKED
     return SHORT if data["messages"] == ASKED["messages"] else data["messages"]

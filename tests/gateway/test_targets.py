@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from proxy_plugin.gateway.targets import _provider
-
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # read when LiteLLM is imported: no network
 
 SONNET = "anthropic.claude-3-5-sonnet-20240620-v1:0"
 

@@ -538,7 +538,7 @@ class TestPromises:
             lambda n: [turn("get", {"id": "A-100"}, {**ORDER, "status": f"s{i}"}) for i in range(n)],
             lambda n: [rows_turn([{"id": f"A-{i}00", "b": i, "c": {"d": i}} for i in range(10 * n)])],
             lambda n: [turn("get", {}, {f"k{i}": {"a": i, "b": [i]} for i in range(10 * n)})],
-            lambda n: [turn("get", {}, [{f"k{i}": i} for i in range(10 * n)])],
+            lambda n: [rows_turn([{f"k{i}": i} for i in range(10 * n)])],
             lambda n: [turn("read", {}, f"line {n} of src/file{n}.py and so on\n" * 10 * n)],
         ],
         ids=["calls", "versions", "rows", "keys", "loose rows", "lines"],

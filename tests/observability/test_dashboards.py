@@ -247,7 +247,9 @@ def test_provisioning_files_name_a_prometheus_and_a_folder_of_dashboards() -> No
 def traffic() -> list[Event]:
     """At least one event of every kind, label and value."""
     repaired = Report(**dict.fromkeys(Report.REPAIRS, 1), bytes_before=3000, bytes_after=2400)
-    collapsed = Report(subtasks_collapsed=2, tool_messages_cleared=6, bytes_before=60_000, bytes_after=20_000)
+    collapsed = Report(
+        subtasks_collapsed=2, tool_messages_cleared=6, bytes_before=60_000, bytes_after=20_000, prefix_break="subtask"
+    )
     reports = {"rewritten": (repaired, collapsed), "audited": (collapsed,)}
     plain = (Report(bytes_before=2000, bytes_after=2000),)
     return [

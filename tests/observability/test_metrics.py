@@ -162,6 +162,7 @@ def test_all_series_are_there_from_the_start_at_zero() -> None:
         [f"requests_total{{endpoint={e},outcome={o}}}" for e, o in product(ENDPOINTS, OUTCOMES)]
         + [f"passthrough_total{{reason={reason}}}" for reason in PASSTHROUGH_REASONS]
         + [f"repairs_total{{kind={kind}}}" for kind in Report.REPAIRS]
+        + [f"prefix_breaks_total{{cause={cause}}}" for cause in Report.CAUSES]
         + [f"history_bytes_total{{stage={stage}}}" for stage in ("received", "sent")]
         + [f"{name}{{operation={operation}}}" for name, operation in store]
         + [

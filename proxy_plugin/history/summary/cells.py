@@ -3,9 +3,11 @@
     tool(name=value …): column=value table[column column: cell cell; cell cell] object{name=value}
 
 Names stand with a tool's first record. Later records of the same shape hold the cells alone, in the same
-order; a row may hold the identifier it begins with and only the cells that differ from what was stated of
-it last, named. What is no plain word is quoted as in JSON, so that cells can be read back exactly:
-`Stated` derives from the text of a summary what later ones need not repeat.
+order. What is left out is said in words, so that no legend is needed: `same` for a value as in the record
+before, `as:id` for one as stated for another object, `as stated except …` for a record, `id same …` for a row
+of which only the named cells changed. What is no plain word is quoted as in JSON, or in backquotes if it
+holds quotes, so that cells can be read back exactly: `Stated` derives from the text of a summary what later
+ones need not repeat.
 """
 
 from __future__ import annotations
@@ -13,19 +15,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 NONE = "-"  # the object has no such value
-SAME = "="  # as stated last for this object, or else in the record before; `=id`: as for that object
+SAME = "same"  # as stated last for this object, or else in the record before; in a row: the rest of it
+AS = "as:"  # as stated for the object whose identifier follows
 JOIN = "+"  # joins objects that stand together in one row
 AS_STATED = ("as", "stated")  # opens a record of which only what differs follows, after "except"
 
+_SHORT = 80  # characters of what is held in the caches of this module
+_CACHED = 65_536
+
 DEEP = 12  # levels of nesting that are told apart
 
-_PLAIN = re.compile(r"[^\s\"\[\]{}()=;]*[^\s\"\[\]{}()=;:]")
-_RESERVED = frozenset({NONE, JOIN, AS_STATED[0]})
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[({]|[\])}]|[;\n]|[^\S\n]+|[^\s"\[\](){};]+|"', re.DOTALL)
-_NAMED = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s"\[\](){}=;]+)(?:=(?=.)|(?=[\[{]))', re.DOTALL)
+_PLAIN = re.compile(r"[^\s\"`\[\]{}()=;]*[^\s\"`\[\]{}()=;:]")
+_BACKQUOTED = re.compile(r"[^`\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_RESERVED = frozenset({NONE, JOIN, SAME, AS_STATED[0], ">"})
+_QUOTED = r'"(?:[^"\\]|\\.)*"|`[^`]*`'
+_TOKEN = re.compile(rf'{_QUOTED}|[\[({{]|[\])}}]|[;\n]|[^\S\n]+|[^\s"`\[\](){{}};]+|["`]', re.DOTALL)
+_GROUPING = re.compile(r'["`\[\](){}]')
+_NAMED = re.compile(rf'({_QUOTED}|[^\s"`\[\](){{}}=;]+)(?:=(?=.)|(?=[\[{{]))', re.DOTALL)
 
 _IDENTIFIER = re.compile(r"(?=.*\d)[\w#@:+./-]{3,64}|[^\s@]+@[^\s@]+|[^\s/]*/\S*")
 _QUANTITY = re.compile(r"\d{4}-\d\d-\d\d.{0,20}|(?!\d+\Z)[\d:.,+-]{1,24}")  # dates, times, amounts
@@ -34,16 +44,41 @@ _QUANTITY = re.compile(r"\d{4}-\d\d-\d\d.{0,20}|(?!\d+\Z)[\d:.,+-]{1,24}")  # da
 def is_identifier(value: Any) -> bool:
     """Whether a JSON value looks like the name of one thing: an id, an e-mail address, a path."""
     if isinstance(value, str):
-        found = 3 <= len(value) <= 80 and _IDENTIFIER.fullmatch(value)
-        return bool(found) and not _QUANTITY.fullmatch(value)
+        return 3 <= len(value) <= _SHORT and _is_identifier(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10000
+
+
+@lru_cache(_CACHED)
+def _is_identifier(text: str) -> bool:
+    return bool(_IDENTIFIER.fullmatch(text)) and not _QUANTITY.fullmatch(text)
 
 
 def word(text: str) -> str:
     """The text as one cell: as it is, or quoted."""
-    if _PLAIN.fullmatch(text) and text not in _RESERVED:
+    return _short_word(text) if len(text) <= _SHORT else _word(text)
+
+
+def _word(text: str) -> str:
+    if _PLAIN.fullmatch(text) and text not in _RESERVED and not text.startswith(AS):
         return text
+    if '"' in text and _BACKQUOTED.fullmatch(text):
+        return f"`{text}`"
     return json.dumps(text, ensure_ascii=False)
+
+
+_short_word = lru_cache(_CACHED)(_word)  # names, and values that come again and again
+
+
+def unquoted(cell: str) -> str:
+    """The text that stands as this cell."""
+    if cell[:1] == "`":
+        return cell[1:-1]
+    if cell[:1] != '"':
+        return cell
+    try:
+        return str(json.loads(cell))
+    except ValueError:
+        return cell
 
 
 def name_cell(name: str, value: str) -> str:
@@ -95,6 +130,9 @@ def lead_of(arguments: Sequence[str]) -> str:
 
 def rows(text: str) -> Iterator[list[str]]:
     """The cells of each row; brackets and quotes keep their inside together."""
+    if not _GROUPING.search(text):
+        yield from filter(None, (line.split() for line in text.replace(";", "\n").split("\n")))
+        return
     row: list[str] = []
     start, depth = -1, 0
     for token in _TOKEN.finditer(text):
@@ -139,7 +177,7 @@ def head_length(text: str) -> int:
 
 def named(cell: str) -> tuple[str, str] | None:
     """(name, value) of `name=value`, `name[…]` or `name{…}`; None for a bare cell."""
-    match = _NAMED.match(cell)
+    match = _NAMED.match(cell) if "=" in cell or "[" in cell or "{" in cell else None
     return (match[1], cell[match.end() :]) if match else None
 
 

@@ -11,6 +11,7 @@ _HEAD = 120  # characters of the beginning, and of the last line, of a longer on
 _NAMES = 240  # characters of names and written dates, or of what code defines
 _SCAN = 20_000  # characters that are searched for names
 _RUN_LIMIT = 300  # no identifier is longer
+_UNBROKEN = re.compile(r"[!-~]{0,300}")
 _ERROR = 200
 
 _RUN = re.compile(
@@ -47,8 +48,8 @@ _CHANGED = ("diff ", "@@ ", "+", "-")
 _LINES = 400  # characters of lines that stay whole
 _DEFINITION = re.compile(r"\b(?:class|interface|struct|enum|trait|function|func|fn|def)\s{1,4}([^\W\d]\w{2,60})")
 _NAME = re.compile(
-    r"(?:\d{1,2} )?(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]{0,6}\.? \d{1,2}(?:, \d{4})?\b"
-    r"|\b[^\W\d_a-z][\w’'-]{1,30}(?: [^\W\d_a-z][\w’'-]{1,30}){1,3}"
+    r"\b(?=[^\W_a-z])(?:(?:\d{1,2} )?(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]{0,6}\.?"
+    r" \d{1,2}(?:, \d{4})?\b|[^\W\d_a-z][\w’'-]{1,30}(?: [^\W\d_a-z][\w’'-]{1,30}){1,3})"
 )
 _MARKUP = re.compile(r"<(?:!doctype|html|head|body|div|table|svg|\?xml)\b", re.IGNORECASE)
 _LINK = re.compile(r"""(?:href|src|action)=["']?([^\s"'<>]{1,300})""", re.IGNORECASE)
@@ -125,7 +126,14 @@ def _opening(text: str, length: int) -> str:
     cut = text.find("\n", length // 2, length)
     if cut < 0:
         cut = text.rfind(" ", length // 2, length)
-    return text[: cut if cut > 0 else length].rstrip()
+    if cut < 0:
+        if len(text) <= length:
+            return text
+        cut = length
+        while cut and "!" <= text[cut - 1] <= "~":
+            cut -= 1
+        cut = cut or _UNBROKEN.match(text, length).end()  # type: ignore[union-attr]
+    return text[:cut].rstrip()
 
 
 def _lines(lines: Iterator[str], budget: int) -> str:
@@ -146,7 +154,7 @@ def identifiers(text: str, strict: bool = False) -> Iterator[str]:
     where they stand as a name or value: quoted, after a colon, behind a dash or a dot."""
     for match in _RUN.finditer(text):
         run = match[0]
-        if len(run) > _RUN_LIMIT:
+        if run.isalpha() or len(run) > _RUN_LIMIT:
             continue
         run = run.rstrip(_AFTER)
         if run and not run[0].isalnum():
@@ -192,8 +200,11 @@ def _alarms(text: str) -> list[str]:
 
 
 def _last_line(text: str) -> str:
-    """Where programs say how it went; empty if it is but a bracket."""
-    last = text[max(text.rfind("\n") + 1, len(text) - _HEAD) :].strip()
+    """Where programs say how it went, from the beginning of a word; empty if it is but a bracket."""
+    line, start = text.rfind("\n") + 1, len(text) - _HEAD
+    if start > line:
+        line = max(start, text.find(" ", start))
+    last = text[line:].strip()
     return last if len(last) >= 12 else ""
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from proxy_plugin.history.model import dump
 from proxy_plugin.history.summary.cells import (
+    AS,
     DEEP,
     JOIN,
     NONE,
-    SAME,
     Cell,
     Named,
     Table,
@@ -23,12 +23,15 @@ from proxy_plugin.history.summary.cells import (
     word,
 )
 from proxy_plugin.history.summary.digest import digest, identifiers
+from proxy_plugin.history.summary.rows import Rows
 from proxy_plugin.history.summary.shapes import Record, best_shape, groups_of, is_empty
 from proxy_plugin.history.summary.stated import Stated
 
 _SHORT = 80  # characters of a text that stays whole in a cell
 _UNBROKEN = 200  # the same without white space
 _HEAD = 64
+_WIDE = 60  # columns of a table; wider objects name their values, as far as the budget goes
+_IN_LINE = 3  # rows that may stand in one line; not those that begin with a digit, where a blank is a token
 _TELLING = frozenset({"error", "errors", "message", "detail", "details", "reason", "stderr"})
 _ERROR = 200  # characters of a text under one of these names
 
@@ -40,7 +43,12 @@ class Writer:
     identifiers; given: the call's arguments as cells; failed: every text may say what went wrong."""
 
     def __init__(
-        self, stated: Stated, budget: int, whole: int = _SHORT, given: Collection[str] = (), failed: bool = False
+        self,
+        stated: Stated,
+        budget: int,
+        whole: int = _SHORT,
+        given: Collection[str] = (),
+        failed: bool = False,
     ) -> None:
         self._stated = stated
         self._budget = self._left = budget
@@ -66,7 +74,7 @@ class Writer:
             return self._object(value, name, depth)
         if isinstance(value, str):
             return self._text(value, name)
-        text = NONE if is_empty(value) else json.dumps(value)
+        text = _scalar(value)
         self._left -= len(text) + 1
         return text
 
@@ -117,14 +125,14 @@ class Writer:
         shape = best_shape(records, known, self._given)
         if not shape.columns:
             return NONE
-        if len(records) > 1 and shape.is_loose():
+        if len(shape.columns) > _WIDE or (len(records) > 1 and shape.is_loose()):
             return self._list(records, name, depth)
         names = {key: word(key) for key in shape.columns}
         keys = {name: key for key, name in names.items()}
         lead = None
         if shape.fits(known):
             lead = keys.get(known[0])
-            if lead is not None and not shape.leads(lead):
+            if lead is not None and not (shape.leads(lead) or shape.names_rows(lead)):
                 lead = None
         else:
             lead = shape.lead() if brackets == "[]" else None
@@ -139,50 +147,53 @@ class Writer:
         shared = [cell for cell in shared if full_text(cell) not in self._given]
         body, full = ([shared], [full_row(shared)]) if shared else ([], [])
         order = [(column, keys.get(column)) for column in known]
-        recent: dict[tuple[str, str], str] = {}  # cells of this table by the identifier of their row
+        leads = [] if lead is None else [_scalar(record.get(lead)) for record in shape.records]
+        rows = Rows(name, known, leads, self._stated)
         position = 0
-        cut = False
         for index, group in enumerate(groups):
-            if self._left < -self._budget // 2 and index > 2:
-                body.append([_more(len(groups) - index)])
+            if self.exhausted and (lead is not None or index > 2):
+                body.append(self._rest(shape.records[position:], lead, len(groups) - index))
                 break
-            if self.exhausted and lead is not None and not cut:
-                body.append(["…"])
-                cut = True
             row: list[Cell] = []
-            texts = []
+            parts = []
             for record in shape.records[position : position + len(group)]:
                 cells: list[Cell] = [
-                    self.cell(None if key is None else record.get(key), column, depth + 1)
-                    for column, key in order[: 1 if cut else None]
+                    self.cell(None if key is None else record.get(key), column, depth + 1) for column, key in order
                 ]
-                texts.append(full_row(cells))
+                texts = [cell if isinstance(cell, str) else full_text(cell) for cell in cells]
+                parts.append(" ".join(texts))
                 row += [JOIN] if row else []
-                row += cells if lead is None or cut else self._row(cells, known, name, recent)
+                row += cells if lead is None else rows.row(cells, texts)
             position += len(group)
             body.append(row)
-            full.append(f" {JOIN} ".join(texts))
-        if len(records) > 1 and not cut:
-            self._remember(name, order, shape.records)
+            full.append(f" {JOIN} ".join(parts))
+        else:
+            if len(records) > 1:
+                self._remember(name, order, shape.records)
         return Table(name, tuple(known), body, brackets, bracketed(full, brackets))
 
-    def _row(
-        self, cells: list[Cell], names: Sequence[str], table: str, recent: dict[tuple[str, str], str]
-    ) -> list[Cell]:
-        """The row, or its identifier and what differs from what was stated of that last: the shorter."""
-        lead = full_text(cells[0])
-        short: list[Cell] = [cells[0]]
-        for name, cell in zip(names[1:], cells[1:], strict=True):
-            text = full_text(cell)
-            if (recent.get((lead, name)) or self._stated.cell(table, lead, name)) != text:
-                short.append(Named(name, cell))  # type: ignore[arg-type]
-            recent[lead, name] = text
-        return short if len(full_row(short)) < len(full_row(cells)) else cells
+    def _rest(self, records: Sequence[Record], lead: str | None, count: int) -> list[Cell]:
+        """In place of the last `count` rows: how many there are, and their identifiers."""
+        row: list[Cell] = [_more(count)]
+        if lead is None:
+            return row
+        row[0] = word(f"+{count} more, {lead} only:")
+        found = dict.fromkeys(record.get(lead) for record in records if isinstance(record.get(lead), str | int))
+        for value in found:
+            if self._left < -self._budget // 2:
+                return [*row, "…"]
+            row.append(self.cell(value, ""))
+        return row
 
     def _remember(self, table: str, order: Sequence[tuple[str, str | None]], records: Sequence[Record]) -> None:
         for column, key in order:
             if key is not None and all(is_identifier(record.get(key)) for record in records):
-                self._identifiers[tuple(word(str(record[key])) for record in records)] = f"{SAME}{table}.{column}"
+                self._identifiers[tuple(word(str(record[key])) for record in records)] = f"{AS}{table}.{column}"
+
+
+def _scalar(value: Any) -> str:
+    """A value that is neither text nor holds others, as a cell; text as it is."""
+    return value if isinstance(value, str) else NONE if is_empty(value) else json.dumps(value)
 
 
 def _more(count: int) -> str:
@@ -209,8 +220,8 @@ class Printer:
             self._written[cell.name] = cell.columns
             head = " ".join(cell.columns) + ":"
         lines = [self.row(row) for row in cell.body]
-        if len(lines) > 3:
-            return cell.brackets[0] + "\n ".join([head, *lines]) + cell.brackets[1]
+        if len(lines) > _IN_LINE or (len(lines) > 1 and lines[1][:1].isdigit()):
+            return cell.brackets[0] + "\n".join([head, *lines]) + cell.brackets[1]
         return cell.brackets[0] + (head and head + " ") + "; ".join(lines) + cell.brackets[1]
 
     def row(self, cells: Sequence[Cell]) -> str:

@@ -53,16 +53,18 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, records: list[Record], given: Collection[str]) -> Shape:
         """given: arguments of the call as cells; a column that repeats one needs no place in the rows."""
-        columns = [
-            key
-            for key in dict.fromkeys(key for record in records for key in record)
-            if not all(is_empty(record.get(key)) for record in records)
-        ]
+        filled = {key: False for record in records for key in record}
+        for record in records:
+            for key, value in record.items():
+                if not (filled[key] or is_empty(value)):
+                    filled[key] = True
+        columns = [key for key, has_value in filled.items() if has_value]
         first = records[0]
         constant = [
             key
             for key in columns
-            if (len(records) >= _SHARE or _is_given(key, first.get(key), given))
+            if key in first
+            and (len(records) >= _SHARE or _is_given(key, first.get(key), given))
             and all(record.get(key) == first.get(key) for record in records)
         ]
         return cls(records, columns, frozenset(constant[1:] if len(constant) == len(columns) else constant))
@@ -90,10 +92,16 @@ class Shape(NamedTuple):
         words = all(isinstance(value, str) and len(value) <= 60 and any(map(str.isalpha, value)) for value in values)
         return words and len(set(values)) == len(values)
 
+    def names_rows(self, key: str) -> bool:
+        """Whether all values of the column are identifiers, distinct or not."""
+        return all(is_identifier(record.get(key)) for record in self.records)
+
     def lead(self) -> str | None:
-        """The column to begin the rows with: the first of identifiers, else of words."""
+        """The column to begin the rows with: the first of distinct identifiers, else of words, else of
+        identifiers that several rows share."""
         found = [key for key in self.columns if self.leads(key)]
-        return next((key for key in found if is_identifier(self.records[0].get(key))), found[0] if found else None)
+        found = [key for key in found if is_identifier(self.records[0].get(key))] or found
+        return found[0] if found else next(filter(self.names_rows, self.columns), None)
 
 
 def best_shape(records: list[Record], names: Sequence[str], given: Collection[str]) -> Shape:

@@ -8,10 +8,11 @@ which identifiers it mentions.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from itertools import zip_longest
 
 from proxy_plugin.history.summary.cells import (
+    AS,
     AS_STATED,
     DEEP,
     JOIN,
@@ -30,7 +31,8 @@ from proxy_plugin.history.summary.cells import (
 from proxy_plugin.history.summary.digest import identifiers
 
 _MARKER = re.compile(r"\[Tool calls(?:; full output kept: \w{1,64})?\](?:\n|\Z)")
-_ENTRY = re.compile(r"[^\s\"\[\](){}=;]*\(")
+_ENTRY = re.compile(r"[^\s\"`\[\](){}=;]*\(")
+_BETWEEN = re.compile(r"\n(?=> |\[Tool calls|[^\s\"`\[\](){}=;]*\()")  # entries: no row of a table begins so
 _LONG = 24  # characters from which a value that another object has too is worth a reference
 
 
@@ -47,14 +49,17 @@ def is_summary(text: str) -> bool:
 class Stated:
     """The index. Layers below are shared between copies and never change; only the top one grows."""
 
-    __slots__ = ("_layers", "_top")
+    __slots__ = ("_draft", "_following", "_layers", "_top")
 
     def __init__(self) -> None:
         self._layers: tuple[dict[Hashable, str], ...] = ()
         self._top: dict[Hashable, str] = {}
+        self._following: Container[str] = ()
+        self._draft: tuple[str, Stated] | None = None  # the summary that was written last, and the index with it
 
-    def copy(self) -> Stated:
-        """An independent index of the same texts. Amortised O(1), since layers double in size."""
+    def copy(self, following: Container[str] = ()) -> Stated:
+        """An independent index of the same texts. Amortised O(1), since layers double in size. following:
+        identifiers that it takes for mentioned too."""
         if self._top:
             layers = [*self._layers, self._top]
             while len(layers) > 1 and len(layers[-2]) <= 2 * len(layers[-1]):
@@ -62,17 +67,26 @@ class Stated:
                 layers[-1] = {**layers[-1], **upper}
             self._layers, self._top = tuple(layers), {}
         other = Stated()
-        other._layers = self._layers
+        other._layers, other._following = self._layers, following
         return other
 
     def add(self, text: str) -> None:
         """Take in a text of the output, whole."""
+        draft, self._draft = self._draft, None
+        if draft is not None and draft[0] == text and draft[1]._layers is self._layers and not self._top:
+            self._top = draft[1]._top
+            return
         if not is_summary(text):
             self.mention(text)
             return
         tool = ""
-        for entry in re.split(r"\n(?! )", text):
+        for entry in _BETWEEN.split(text):
             tool = self.learn(entry, tool)
+
+    def foresee(self, text: str, index: Stated) -> None:
+        """`text` was written against this index and may be added next. index: a copy of this one that has
+        learned it already, and is not used any more."""
+        self._draft = (text, index)
 
     def mention(self, text: str) -> None:
         for run in identifiers(text):
@@ -81,7 +95,7 @@ class Stated:
     # Asking
 
     def mentions(self, identifier: str) -> bool:
-        return self._get(identifier) is not None
+        return self._get(identifier) is not None or identifier in self._following
 
     def columns(self, tool: str) -> list[str]:
         """Names in force for the bare cells of the tool's results."""
@@ -103,9 +117,9 @@ class Stated:
         """What was stated last in the row of a table that begins with `lead`."""
         return self._get((table, lead, column))
 
-    def record_before(self, tool: str, column: str) -> str | None:
-        """The value in the tool's last record."""
-        return self._get(("", "before", tool, column))
+    def record_before(self, kind: str, tool: str, column: str) -> str | None:
+        """The value in the tool's last record (kind: `columns`) or call (`arguments`)."""
+        return self._get(("", kind, tool, column))
 
     def owner(self, column: str, value: str) -> str | None:
         """An object for which the same long value stands in the same column."""
@@ -163,12 +177,14 @@ class Stated:
             if value[:1] in ("[", "{"):
                 value = self._learn_table(column or tool, value)
             elif value == SAME:
-                value = self.value(lead, column) or self.record_before(tool, column) or ""
-            elif value[:1] == SAME:
-                value = self.value(value[1:], column) or ""
+                value = self.value(lead, column) or self.record_before(kind, tool, column) or ""
+            elif value.startswith(AS):
+                value = self.value(value.removeprefix(AS), column) or ""
             values.append(value)
+            if column:
+                self._top["", kind, tool, column] = value
             if lead and column:
-                self._top[lead, column] = self._top["", "before", tool, column] = value
+                self._top[lead, column] = value
                 if len(value) >= _LONG and is_identifier(lead) and self.owner(column, value) is None:
                     self._top["", "owner", column, value] = lead
         return values
@@ -186,6 +202,8 @@ class Stated:
         return bracketed([f" {JOIN} ".join(row) for row in full], cell[0] + cell[-1])
 
     def _learn_row(self, name: str, columns: list[str], cells: list[str], depth: int) -> str:
+        if SAME in cells[1:2]:
+            cells = [cells[0], *cells[2:]]
         values: dict[str, str] = {}
         for column, cell in zip_longest(columns[: len(cells)], cells, fillvalue=""):
             column, value = named(cell) or (column, cell)

@@ -93,10 +93,14 @@ def _breakpoint(wire: Sequence[Any], indices: Iterable[int]) -> dict[str, Any]:
     """The first cache breakpoint of these messages, which what stands instead of them takes over. It may stand
     at a message, at one of its calls or at a part of its content (LiteLLM's additions for Anthropic)."""
     for index in indices:
-        calls = wire[index].get("tool_calls")
-        for holder in [*(calls if isinstance(calls, list) else ()), wire[index]]:
-            if mark := parts.breakpoint_of(holder):
+        message = wire[index]
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict) and "cache_control" in call and (mark := parts.breakpoint_of(call)):
                 return mark
+        plain = type(message.get("content")) is str and "cache_control" not in message
+        if not plain and (mark := parts.breakpoint_of(message)):
+            return mark
     return {}
 
 

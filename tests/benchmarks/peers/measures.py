@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from math import inf
 from time import monotonic
 from typing import Any
@@ -127,15 +127,24 @@ def _scalar(value: Any) -> str:
     return ""
 
 
-@cache
+@lru_cache(1 << 14)
+def spellings(value: str) -> tuple[str, ...]:
+    """As it is, and as it stands inside JSON text, or inside JSON text within JSON text."""
+    once = [json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
+    twice = [json.dumps(text, ensure_ascii=False)[1:-1] for text in once]
+    return tuple(dict.fromkeys([value, *once, *twice]))
+
+
+@lru_cache(1 << 14)
 def _pattern(value: str) -> re.Pattern[str]:
     left = r"(?<![A-Za-z0-9_])" if value[0].isalnum() else ""
     right = r"(?![A-Za-z0-9_])" if value[-1].isalnum() else ""
-    return re.compile(left + re.escape(value) + right)
+    longest_first = sorted(spellings(value), key=len, reverse=True)
+    return re.compile(f"{left}(?:{'|'.join(map(re.escape, longest_first))}){right}")
 
 
 def holds(text: str, value: str) -> bool:
-    return value in text and _pattern(value).search(text) is not None
+    return any(spelled in text for spelled in spellings(value)) and _pattern(value).search(text) is not None
 
 
 # Which object a value belongs to
@@ -177,6 +186,8 @@ def beside(text: str, value: str, home: Home) -> bool:
         return False
     rivals = [place for rival in home.rivals for place in _places(text, rival)]
     for start, end in _places(text, value):
+        if _on_line(text, rivals, start) and not _on_line(text, own, start):
+            continue  # in another row
         before = max((place[1] for place in own if place[1] <= start), default=None)
         after = min((place[0] for place in own if place[0] >= end), default=None)
         if before is not None and _linked(text, before, start) and not _any(rivals, before, start):
@@ -187,11 +198,16 @@ def beside(text: str, value: str, home: Home) -> bool:
 
 
 def _places(text: str, value: str) -> list[tuple[int, int]]:
-    return [match.span() for match in _pattern(value).finditer(text)] if value in text else []
+    return [match.span() for match in _pattern(value).finditer(text)] if holds(text, value) else []
 
 
 def _linked(text: str, left: int, right: int) -> bool:
     return right - left <= NEAR or "\n" not in text[left:right]
+
+
+def _on_line(text: str, places: list[tuple[int, int]], at: int) -> bool:
+    end = text.find("\n", at)
+    return _any(places, text.rfind("\n", 0, at) + 1, end if end >= 0 else len(text))
 
 
 def _any(places: list[tuple[int, int]], left: int, right: int) -> bool:
