@@ -19,8 +19,8 @@ help: ## this list
 demo: .venv/installed ## a real LiteLLM proxy with the plugin, end to end; KEEP=1 leaves it running
 	@$(BIN)/proxy-plugin demo $(if $(KEEP),--keep)
 
-test: .venv/installed ## the whole suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: .venv/installed ## the whole suite, in two processes; ARGS="-n 0 tests/history" for a part in one
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .clients/python/installed: tests/clients/requirements.txt | .venv/installed
 	@echo "Installing client libraries into .clients/python ..."
@@ -31,6 +31,8 @@ test: .venv/installed ## the whole suite
 test-deps: .clients/python/installed ## client libraries and optional binaries of the full suite (apt and npm; needs root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus
+	command -v redis-server >/dev/null || { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; \
+		if [ -d /run/systemd/system ]; then systemctl disable --quiet --now redis-server; fi; } # the tests start their own
 	command -v npm >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm
 	npm install --silent --no-package-lock --no-audit --no-fund --prefix tests/clients/node
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy_plugin.settings import Collapse
+from proxy_plugin.shell.arguments import add_sessions
 
 DISTRIBUTION = "litellm-session-plugin"
 
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_replay(commands)
     _add_doctor(commands)
+    add_sessions(commands)
     return parser
 
 

@@ -77,6 +77,32 @@ class Running(_Validated):
 
 
 @dataclass(frozen=True, slots=True)
+class Reset(_Validated):
+    max_messages: int = _at_least(0, 0)
+    max_tokens: int = _at_least(0, 0)
+    max_age_s: int = _at_least(0, 0)
+    keep: str = "none"
+    marker: str = ""
+
+    def __post_init__(self) -> None:
+        _Validated.__post_init__(self)
+        kind, separator, number = self.keep.partition(":")
+        counted = kind in ("first", "last") and number.isascii() and number.isdigit()
+        if not (counted or (kind in ("none", "system") and not separator)):
+            raise ValueError(f"keep: {self.keep!r} is not one of none, system, first:N, last:N")
+
+    @property
+    def kept(self) -> tuple[str, int]:
+        """One of "none", "system", "first" or "last", and how many messages at most."""
+        kind, _, number = self.keep.partition(":")
+        return kind, int(number or 0)
+
+    @property
+    def possible(self) -> bool:
+        return bool(self.max_messages or self.max_tokens or self.max_age_s)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What is known of a model at start-up, and does not change while the proxy runs.
 
@@ -88,12 +114,14 @@ class ModelFacts:
     window_tokens: int = 0
 
 
-_Override = Mapping[str, Mapping[str, Any]]
+MODES = ("enforce", "audit", "off")
+_Override = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Name of a model, key or team -> section ("collapse", "running") -> the values that differ there.
+    """Name of a model, key or team -> section ("collapse", "running") -> the values that differ there; or "mode" ->
+    the mode.
 
     A key is named by its alias or by its hash, never by itself."""
 
@@ -106,34 +134,45 @@ class Overrides:
     def __post_init__(self) -> None:
         for kind in ("models", "keys", "teams"):
             checked = {
-                name: {section: _part_of(section, values, f"{kind}.{name}") for section, values in override.items()}
+                name: {section: _overriding(section, given, f"{kind}.{name}") for section, given in override.items()}
                 for name, override in getattr(self, kind).items()
             }
             object.__setattr__(self, kind, checked)
 
 
-def _part_of(section: str, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Some fields of a section, checked and converted as those of the section itself are."""
+def _overriding(section: str, given: Any, where: str) -> Any:
+    """The mode, or some fields of a section, checked and converted as those of the section itself are."""
+    if section == "mode":
+        mode = "off" if given is False else given  # YAML reads off as false
+        if mode not in MODES:
+            raise ValueError(f"{where}.mode: {given!r} is not one of {', '.join(MODES)}")
+        return mode
     cls = Overrides.SECTIONS.get(section)
     if cls is None:
-        raise ValueError(f"{where}: {section!r} is not one of {', '.join(Overrides.SECTIONS)}")
+        raise ValueError(f"{where}: {section!r} is not one of {', '.join(Overrides.SECTIONS)}, mode")
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}.{section}: {given!r} is no mapping")
+    return _part_of(cls, given, f"{where}.{section}")
+
+
+def _part_of(cls: type[Collapse] | type[Running], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     known = {f.name: f for f in fields(cls)}
     converted: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise ValueError(f"{where}.{section}: unknown setting {key!r}")
+            raise ValueError(f"{where}: unknown setting {key!r}")
         kind = type(known[key].default)
         if kind is tuple and isinstance(value, list):
             value = tuple(value)
         elif kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"{where}.{section}.{key}: {value!r} is no {_KINDS[kind]}")
+            raise ValueError(f"{where}.{key}: {value!r} is no {_KINDS[kind]}")
         converted[key] = value
     try:
         cls(**converted)
     except ValueError as error:
-        raise ValueError(f"{where}.{section}.{error}") from None
+        raise ValueError(f"{where}.{error}") from None
     return converted
 
 
@@ -165,7 +204,17 @@ class Store(_Validated):
     breaker_failures: int = _at_least(1, 5)
     breaker_reset_ms: int = _at_least(1, 1_000)
     backlog_bytes: int = _at_least(0, 64_000_000)
+    max_session_bytes: int = _at_least(0, 256_000_000)
+    max_session_messages: int = _at_least(0, 50_000)
+    max_tenant_bytes: int = _at_least(0, 0)
+    keep_subtasks: int = _at_least(0, 0)
+    keep_requests: int = _at_least(0, 1_000)
     honour_store_false: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery(_Validated):
+    lease_s: int = _at_least(1, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +235,18 @@ class Targets(_Validated):
 
 @dataclass(frozen=True, slots=True)
 class Settings(_Validated):
-    CHOICES: ClassVar = {"mode": ("enforce", "audit", "off"), "tenant": ("key", "user", "team", "org")}
+    CHOICES: ClassVar = {"mode": MODES, "tenant": ("key", "user", "team", "org")}
 
     mode: Literal["enforce", "audit", "off"] = "enforce"
     tenant: Literal["key", "user", "team", "org"] = "key"
     collapse: Collapse = field(default_factory=Collapse)
     running: Running = field(default_factory=Running)
+    reset: Reset = field(default_factory=Reset)
     overrides: Overrides = field(default_factory=Overrides)
     limits: Limits = field(default_factory=Limits)
     deadlines: Deadlines = field(default_factory=Deadlines)
     store: Store = field(default_factory=Store)
+    recovery: Recovery = field(default_factory=Recovery)
     http: Http = field(default_factory=Http)
     targets: Targets = field(default_factory=Targets)
 
@@ -208,7 +259,7 @@ class Settings(_Validated):
 
         model  as the client named it          key   the alias and the hash of the API key, those there are
         team   the team's id or alias          facts of the model, fixed at start-up"""
-        collapse, running = self.collapse, self.running
+        mode, collapse, running = self.mode, self.collapse, self.running
         if facts is not None:
             collapse = replace(
                 collapse,
@@ -220,11 +271,12 @@ class Settings(_Validated):
         found = [given.models.get(model), given.teams.get(team), *[given.keys.get(name) for name in key]]
         for override in found:
             if override:
+                mode = override.get("mode", mode)
                 collapse = replace(collapse, **override.get("collapse", {}))
                 running = replace(running, **override.get("running", {}))
-        if collapse is self.collapse and running is self.running:
+        if mode == self.mode and collapse is self.collapse and running is self.running:
             return self
-        return replace(self, collapse=collapse, running=running)
+        return replace(self, mode=mode, collapse=collapse, running=running)
 
     @classmethod
     def load(

@@ -69,6 +69,11 @@ def test_the_readme_names_every_setting() -> None:
             r"plugin\.yaml: overrides: teams\.t\.running\.keep_rounds: 'many' is no whole number",
         ),
         ("overrides: {teams: {t: 3}}", r"plugin\.yaml: overrides"),
+        ("overrides: {teams: {t: {collapse: 3}}}", r"plugin\.yaml: overrides: teams\.t\.collapse: 3 is no mapping"),
+        (
+            "overrides: {models: {m: {mode: watch}}}",
+            r"plugin\.yaml: overrides: models\.m\.mode: 'watch' is not one of enforce, audit, off",
+        ),
         ("store: {session_ttl_s: soon}", r"plugin\.yaml: store\.session_ttl_s: "),
         ("store: {session_ttl_s: 0}", r"plugin\.yaml: store: session_ttl_s: 0 is less than 1"),
         ("targets: {providers: {m: mistrall}}", r"plugin\.yaml: targets: providers: m: 'mistrall' is not one of"),
@@ -180,3 +185,19 @@ def test_what_is_known_of_a_model_fills_in_and_an_override_goes_over_it(tmp_path
     assert settings.for_request(model="large", facts=ModelFacts()).collapse == settings.collapse
     own = Settings(running=Running(window_tokens=500)).for_request(facts=facts)
     assert own.running.window_tokens == 500
+
+
+def test_a_mode_of_its_own_for_a_model_a_team_and_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.yaml"
+    file.write_text(
+        "overrides:\n  models: {m: {mode: audit, collapse: {min_tokens: 9}}}\n"
+        "  teams: {t: {mode: off}}\n  keys: {k: {mode: enforce}}\n"
+    )
+    loaded = Settings.load(file, environ={})
+    assert loaded.for_request() is loaded and loaded.mode == "enforce"
+    audited = loaded.for_request(model="m")
+    assert (audited.mode, audited.collapse.min_tokens) == ("audit", 9)
+    assert loaded.for_request(model="m", team="t").mode == "off"  # YAML reads a bare `off` as false
+    assert loaded.for_request(model="m", team="t", key=["k"]).mode == "enforce"
+    watching = Settings.load(file, environ={"PROXY_PLUGIN_MODE": "audit"})
+    assert (watching.for_request().mode, watching.for_request(key=["k"]).mode) == ("audit", "enforce")

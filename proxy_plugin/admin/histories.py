@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy_plugin.admin.http import ApiError, Context, Json, Rule, address_of, not_found
+from proxy_plugin.admin.branches import shown_branch
+from proxy_plugin.admin.http import CURSOR, ApiError, Context, Json, Query, Rule, address_of, not_found, number
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import FIELDS, WireHistory, parsed, unwrap
-from proxy_plugin.sessions.tree import History, StoredNode, rfc3339
+from proxy_plugin.sessions.keys import subtask_field
+from proxy_plugin.sessions.tree import History, StoredNode, place_in_tree, rfc3339
+
+_PAGE, _LARGEST_PAGE = 500, 2_000
+_CURSOR = re.compile(r"(\d{1,9})\.(\d{1,15})\.([0-9a-f]{32})\Z")
 
 
 async def history(context: Context, request: Request) -> Response:
@@ -38,6 +45,63 @@ async def history(context: Context, request: Request) -> Response:
     )
 
 
+async def tree(context: Context, request: Request) -> Response:
+    info = await context.session(request)
+    limit, after = number(request, "limit", _PAGE, 1, _LARGEST_PAGE), _place(request)
+    reader, address = context.sessions.reader, address_of(info)
+    nodes, damaged = await context.ask(reader.tree(address))
+    branches = await context.ask(reader.branches(address))
+    children = _grouped((node.parent, node.id) for node in nodes)
+    heads = _grouped((branch.head, branch.name) for branch in branches)
+    subtasks = await context.ask(reader.subtasks(address))
+    names = {subtask_field(subtask.id): subtask.id for subtask in subtasks if subtask.explicit}
+    rest = [node for node in nodes if after is None or place_in_tree(node) > after]
+    page = rest[:limit]
+    return Json(
+        {
+            "session_id": info.session_id,
+            "nodes": [
+                {
+                    "id": node.id,
+                    "parent": node.parent or None,
+                    "children": children.get(node.id, []),
+                    "role": node.role,
+                    "depth": node.depth,
+                    "created_at": rfc3339(node.at_ms),
+                    "branches": heads.get(node.id, []),
+                    "incomplete": node.incomplete,
+                    "subtask": names.get(node.subtask, node.subtask),
+                }
+                for node in page
+            ],
+            "roots": children.get("", []),
+            "branches": [shown_branch(branch, info.branch) for branch in branches],
+            "head": info.head or None,
+            "missing_nodes": sorted({*damaged, *children} - {"", *(node.id for node in nodes)}),
+            "total": len(nodes),
+            "cursor": ".".join(map(str, place_in_tree(page[-1]))) if len(rest) > limit else None,
+        }
+    )
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def _place(request: Request) -> tuple[int, int, str] | None:
+    """Where the last page of the tree ended."""
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
+        return None
+    match = _CURSOR.match(cursor)
+    if match is None:
+        raise ApiError(400, "cursor is none that this route returned", param="cursor")
+    return int(match[1]), int(match[2]), match[3]
+
+
 async def show_node(context: Context, request: Request) -> Response:
     info = await context.session(request)
     found = await context.ask(context.sessions.reader.node(address_of(info), request.path_params["ref"]))
@@ -63,7 +127,7 @@ def _node(node: StoredNode) -> dict[str, Any]:
         "created_at": rfc3339(node.at_ms),
         "incomplete": node.incomplete,
         "subtask": node.subtask,
-        "message": (parsed(node.body) or {}).get("wire"),
+        "message": body.get("wire") if isinstance(body := parsed(node.body), dict) else None,
     }
 
 
@@ -74,6 +138,23 @@ def _subtask_messages(path: History | None, node: StoredNode) -> list[Any]:
 
 
 RULES = (
-    Rule("GET", "/sessions/{session_id}/history", history, "The messages of a path, in any of the wire forms."),
+    Rule(
+        "GET",
+        "/sessions/{session_id}/tree",
+        tree,
+        "All messages without their texts, with parents, children and branches; parents come before children.",
+        query=(Query("limit", "Most messages in one answer.", "integer"), CURSOR),
+    ),
+    Rule(
+        "GET",
+        "/sessions/{session_id}/history",
+        history,
+        "The messages of a path, in any of the wire forms.",
+        query=(
+            Query("branch", "Whose path; the current one's if nothing is said."),
+            Query("node", "The path to this message: its id, or the first 12 characters or more."),
+            Query("format", "Wire form: chat, messages or responses; the newest message's if nothing is said."),
+        ),
+    ),
     Rule("GET", "/sessions/{session_id}/nodes/{ref}", show_node, "One message, and the subtask it belongs to."),
 )

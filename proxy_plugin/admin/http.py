@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +14,9 @@ from starlette.routing import Route
 
 from proxy_plugin.logs import describe
 from proxy_plugin.metrics import Metrics
+from proxy_plugin.sessions.edits import Contended, Refused
 from proxy_plugin.sessions.identity import Address, address
+from proxy_plugin.sessions.index import is_cursor
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import SessionInfo
 from proxy_plugin.sessions.writer import GuardedStore, StoreUnavailable
@@ -24,6 +26,8 @@ _log = logging.getLogger("proxy_plugin")
 
 MAX_BODY_BYTES = 1_000_000
 """Of a JSON body; an import reads its own."""
+LARGEST_LIST = 1_000
+"""Most entries of a small list in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Caller:
     """Who asks.
 
     tenant  whose sessions these are               admin  whether the key is the proxy's admin
-    keys    alias and hash of the key, if known    team   its team's id, or empty"""
+    keys    alias and hash of the key, if known    team   its team's id, or """""
 
     tenant: str
     admin: bool
@@ -54,7 +58,7 @@ class Json(Response):
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
 
 
-Authenticate = Callable[[Request], Awaitable[Caller]]
+Authenticate = Callable[[Request], Coroutine[Any, Any, Caller]]
 """Whose key a request has; its body is not read. Raises where LiteLLM does not take the key."""
 
 
@@ -82,13 +86,19 @@ class Context:
         return self.store
 
     async def session(self, request: Request) -> SessionInfo:
-        """The session that the path names, if it is the caller's (an admin: if it is anyone's)."""
+        """The session of this id, else of this alias, if it is the caller's (an admin: if it is anyone's)."""
         caller = await self.authenticate(request)
         session_id = request.path_params["session_id"]
         wanted = request.query_params.get("tenant") if caller.admin else None
-        info = await self.ask(self.sessions.reader.session(address(wanted or caller.tenant, session_id)))
+        tenant = wanted or caller.tenant
+        await self._guarded.settle(address(tenant, session_id))
+        info = await self.ask(self.sessions.reader.session(address(tenant, session_id)))
+        info = info or await self.ask(self.sessions.profiles.find(tenant, session_id))
         if info is None and caller.admin and not wanted:
             owners = await self.ask(self.sessions.index.owners(session_id))
+            if not owners:
+                tenants = await self.ask(self.sessions.index.tenants())
+                owners = await self.ask(self.sessions.profiles.owners(tenants, session_id))
             if len(owners) > 1:
                 raise ApiError(409, "several tenants have a session of this id: add ?tenant=", param="tenant")
             info = owners[0] if owners else None
@@ -101,30 +111,64 @@ Handler = Callable[[Context, Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """A parameter of the query. `kind`: JSON Schema's word for its type."""
+
+    name: str
+    summary: str
+    kind: str = "string"
+    required: bool = False
+
+
+LIMIT = Query("limit", "Most entries in one answer.", "integer")
+OFFSET = Query("offset", "How many entries to leave out.", "integer")
+CURSOR = Query("cursor", "Where the last answer ended: its `cursor`.")
+
+JsonSchema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One route. `summary` is its line in the API's documentation."""
+    """One route, and what the API's documentation says of it.
+
+    body    properties of the JSON object that it takes, or None     required  those that must be there
+    status  of its usual answer                                      media     content type of that
+    takes   content type of the body                                 open      it needs no key"""
 
     method: str
     path: str
     handler: Handler
     summary: str
+    query: tuple[Query, ...] = ()
+    body: Mapping[str, JsonSchema] | None = None
+    required: tuple[str, ...] = ()
+    status: int = 200
+    media: str = "application/json"
+    takes: str = "application/json"
+    open: bool = False
 
 
 def route(rule: Rule, prefix: str, context: Context) -> Route:
-    """The rule as a Starlette route whose errors are answers."""
+    return Route(prefix + rule.path, guarded(rule.handler, context), methods=[rule.method])
+
+
+def guarded(handler: Handler, context: Context) -> Callable[[Request], Awaitable[Response]]:
+    """The handler as a Starlette endpoint whose errors are answers."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            return await rule.handler(context, request)
+            return await handler(context, request)
         except ApiError as error:
             body = {"message": error.message, "type": error.kind, "param": error.param, "code": str(error.status)}
             return Json({"error": body}, status_code=error.status)
+        except Contended as error:
+            return _failure(503, "the session changes too fast: try again", "conflict_error", error)
         except StoreUnavailable as error:
             return _failure(503, "the session store does not answer", "store_unavailable", error)
         except Exception as error:
             return _failure(500, "internal error, see the proxy's log", "internal_error", error)
 
-    return Route(prefix + rule.path, endpoint, methods=[rule.method])
+    return endpoint
 
 
 def _failure(status: int, message: str, kind: str, error: Exception) -> Response:
@@ -135,6 +179,15 @@ def _failure(status: int, message: str, kind: str, error: Exception) -> Response
 
 def not_found(message: str, param: str | None = None) -> ApiError:
     return ApiError(404, message, kind="not_found_error", param=param)
+
+
+def granted(answer: T | Refused, param: str | None = None) -> T:
+    """What an edit answered. Raises ApiError 404 or 409 where it was refused; `param` is what was wrong."""
+    if not isinstance(answer, Refused):
+        return answer
+    if answer in (Refused.NAME_TAKEN, Refused.BRANCH_CURRENT, Refused.ALIAS_TAKEN):
+        raise ApiError(409, answer.value, kind="conflict_error", param=param)
+    raise not_found(answer.value, "session_id" if answer is Refused.NO_SESSION else param)
 
 
 def address_of(info: SessionInfo) -> Address:
@@ -149,6 +202,20 @@ def number(request: Request, name: str, default: int, least: int, most: int | No
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise ApiError(400, f"{name} must be a whole number of at least {least}, not {text[:40]!r}", param=name)
     return min(int(text), most) if most is not None else int(text)
+
+
+def sliced(request: Request, items: Sequence[T]) -> tuple[Sequence[T], int]:
+    """The page of a small list that the query asks for by `limit` and `offset`, and how long the list is."""
+    begin, most = number(request, "offset", 0, 0), number(request, "limit", LARGEST_LIST, 1, LARGEST_LIST)
+    return items[begin : begin + most], len(items)
+
+
+def index_cursor(request: Request) -> str | None:
+    """The cursor of a list of sessions. Raises ApiError 400 for one that no list returned."""
+    cursor = request.query_params.get("cursor") or None
+    if cursor is not None and not is_cursor(cursor):
+        raise ApiError(400, "cursor is none that this route returned", param="cursor")
+    return cursor
 
 
 async def json_body(request: Request, allowed: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:

@@ -30,6 +30,12 @@ async def metrics(context: Context, request: Request) -> Response:
 
 
 RULES = (
-    Rule("GET", "/health", health, "ok, or degraded where the store does not answer. Needs no key."),
-    Rule("GET", "/metrics", metrics, "Prometheus metrics. Needs an admin key unless a setting opens them."),
+    Rule("GET", "/health", health, "ok, or degraded where the store does not answer. Needs no key.", open=True),
+    Rule(
+        "GET",
+        "/metrics",
+        metrics,
+        "Prometheus metrics. Needs an admin key unless a setting opens them.",
+        media="text/plain",
+    ),
 )

@@ -11,18 +11,16 @@ from redis import exceptions as errors
 
 from proxy_plugin.doctor.finding import Finding, error, ok, warning
 from proxy_plugin.sessions import keys
-from proxy_plugin.sessions.connection import Connection, find_target, kind_of
+from proxy_plugin.sessions.connection import Connection, find_target
+from proxy_plugin.sessions.outage import ADVICE, kind_of
 from proxy_plugin.settings import Settings, SettingsError
 
 ANSWER_SECONDS = 10.0
 _OLDEST = (6, 2)
 _CLOCK_SECONDS = 2.0
 _PROBE = keys.PREFIX + "{doctor}:probe"
-_CURES = {
-    "auth": "check the user and the password in the address",
-    "timeout": "check the network between the proxy and the store",
-    "connection": "check that the store runs, and its host, port and TLS",
-}
+_RIGHTS = f"give the store's user ~{keys.PREFIX}* +@read +@write +@scripting +@connection -@dangerous +info +time"
+_CLUSTER_RIGHTS = " +cluster|slots"
 
 
 async def check_store(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
@@ -45,9 +43,11 @@ async def check_store(settings: Settings, environ: Mapping[str, str]) -> list[Fi
             async for finding in _look(connection):
                 findings.append(finding)
     except Exception as problem:
-        kind = kind_of(problem)
-        cure = _CURES.get(kind, "see the store's own log")
-        findings.append(error("store answers", f"no ({kind}, {type(problem).__name__})", cure))
+        if kind_of(problem) == "rights":
+            findings.append(_denied(connection, problem))
+            return findings
+        wrong, _, cure = ADVICE[kind_of(problem)].partition(": ")
+        findings.append(error("store answers", f"no, it {wrong} ({type(problem).__name__})", cure))
     finally:
         await connection.close()
     return findings
@@ -58,7 +58,9 @@ async def _look(connection: Connection) -> AsyncIterator[Finding]:
     version = str(info.get("valkey_version") or info.get("redis_version") or "0")
     name = "Valkey" if info.get("valkey_version") else "Redis"
     release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if release < _OLDEST:
+    if not info:
+        yield warning("store version", "unknown: the user may not run INFO", "give the store's user +info")
+    elif release < _OLDEST:
         yield error("store version", f"{name} {version}", "6.2 is the oldest that is supported")
     else:
         yield ok("store version", f"{name} {version}")
@@ -116,11 +118,15 @@ async def _rights(connection: Connection) -> Finding:
     try:
         await connection.call(use)
     except errors.NoPermissionError as problem:
-        cure = f"give the store's user ~{keys.PREFIX}* +@read +@write +@scripting +@connection +info +time"
-        return error("store rights", str(problem)[:200], cure)
+        return _denied(connection, problem)
     except (errors.ReadOnlyError, errors.OutOfMemoryError) as problem:
         return error("store rights", type(problem).__name__, "the store takes no writes: see its role and its memory")
     return ok("store rights", "scripts, reads and writes below " + keys.PREFIX)
+
+
+def _denied(connection: Connection, problem: Exception) -> Finding:
+    cure = _RIGHTS + (_CLUSTER_RIGHTS if connection.target.kind == "cluster" else "")
+    return error("store rights", str(problem)[:200], cure)
 
 
 async def _clock(connection: Connection) -> Finding:

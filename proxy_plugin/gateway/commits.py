@@ -9,12 +9,15 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import Any
 
+import orjson
+
 from proxy_plugin.history.model import ASSISTANT, OTHER, SYSTEM, TOOL, USER, Message, node_id
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.subtasks import running_start
 from proxy_plugin.history.wire.stored import lead_entries, wrap
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.records import list_length
+from proxy_plugin.sessions.subtasks import MAX_DEPENDENCIES, MAX_METADATA_BYTES, Plan
 from proxy_plugin.sessions.tree import Base, Commit, Lead
 
 _TEXT_LIMIT = 1_000  # characters of a client's subtask id, description or agent that are kept
@@ -53,11 +56,9 @@ def request_commit(
     any other, and the session is that of the base where the client names none."""
     lead = path.lead if base is None else 0
     messages = path.messages[lead:] if base is None else [_answered(path, message) for message in path.messages]
-    metadata = body.get("metadata")
-    said: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
-    subtask = said.get("subtask")
-    task: Mapping[str, Any] = subtask if isinstance(subtask, Mapping) else {}
-    subtask_id = _text(said.get("subtask_id")) or _text(task.get("id")) or _text(headers.get("x-subtask-id"))
+    said = _mapping(body.get("metadata"))
+    plan = named_subtask(headers, body)
+    agent = _text(_mapping(said.get("subtask")).get("agent"))
     ids = path.node_ids[lead:] if base is None else list(_chain(base.node, messages))
     roles = [message.role for message in messages]
     return Commit(
@@ -69,17 +70,36 @@ def request_commit(
         lead=_lead(path, body, lead),
         kind="request",
         subtask_start=_subtask_start(messages, base),
-        subtask_id=subtask_id,
-        subtask_description=_text(task.get("description")),
-        subtask_agent=_text(task.get("agent")),
+        subtask_id=plan.id if plan is not None else None,
+        subtask_description=plan.description if plan is not None else None,
+        subtask_agent=agent,
+        subtask_metadata=plan.metadata if plan is not None else None,
         explicit_base=_explicit_base(messages, base),
-        agent=_text(said.get("agent")) or _text(task.get("agent")),
+        agent=_text(said.get("agent")) or agent,
         agent_reason=_text(said.get("agent_reason")),
         size_bytes=path.size,
         at_ms=int(time.time() * 1000),
         token=(base.token if base is not None else "") or token_hex(8),
         base=base,
         alone=request_commit(path, address, headers, body) if base is not None else None,
+    )
+
+
+def named_subtask(headers: Mapping[str, str], body: Mapping[str, Any]) -> Plan | None:
+    """The subtask that the client names: body `metadata.subtask_id` or `metadata.subtask`, or a header."""
+    said = _mapping(body.get("metadata"))
+    task = _mapping(said.get("subtask"))
+    subtask_id = _text(said.get("subtask_id")) or _text(task.get("id")) or _text(headers.get("x-subtask-id"))
+    if subtask_id is None:
+        return None
+    needs, more = task.get("depends_on"), _mapping(task.get("metadata"))
+    depends_on = [text for text in map(_text, needs if isinstance(needs, list) else ()) if text is not None]
+    return Plan(
+        subtask_id,
+        description=_text(task.get("description")),
+        agent=_text(task.get("agent")),
+        depends_on=tuple(dict.fromkeys(depends_on))[:MAX_DEPENDENCIES],
+        metadata=_kept(more),
     )
 
 
@@ -123,6 +143,18 @@ def _chain(parent: str, messages: Sequence[Message]) -> Iterator[str]:
     for message in messages:
         parent = node_id(parent, message)
         yield parent
+
+
+def _kept(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nothing where it is too large, or cannot be JSON in UTF-8."""
+    try:
+        return metadata if len(orjson.dumps(metadata)) <= MAX_METADATA_BYTES else {}
+    except TypeError:
+        return {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: Any) -> str | None:

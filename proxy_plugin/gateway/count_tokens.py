@@ -7,7 +7,6 @@ Whatever goes wrong here, the count is that of the body as it came.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from proxy_plugin.admin.http import Authenticate, Caller
 from proxy_plugin.logs import describe
+from proxy_plugin.patience import within
 
 log = logging.getLogger("proxy_plugin")
 
@@ -70,8 +70,7 @@ class _Counted:
     async def _rewritten(self, scope: Scope, body: bytes) -> bytes | None:
         """The body with the messages that would be sent; None where they are those that came."""
         request = Request(scope)
-        async with asyncio.timeout(self._seconds):
-            caller = await self._authenticate(request)
+        caller = await within(self._seconds, self._authenticate(request))
         asked = orjson.loads(body)
         data = {**asked, "proxy_server_request": {"headers": dict(request.headers), "body": asked}}
         messages = self._preview(caller, data)

@@ -31,6 +31,17 @@ def facts_of(deployments: Iterable[Mapping[str, Any]]) -> ModelFacts:
     )
 
 
+def dollars_of(deployments: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Of the cheapest deployment: dollars for an input token that is read from the cache, and for any other. None
+    where no price is known. What has no price of its own costs the full one."""
+    known = [
+        (_number(info, "cache_read_input_token_cost") or full, _number(info, "cache_creation_input_token_cost") or full)
+        for info in map(_info, deployments)
+        if (full := _number(info, "input_cost_per_token"))
+    ]
+    return min(known, key=lambda prices: prices[1]) if known else None
+
+
 def _info(deployment: Mapping[str, Any]) -> dict[str, Any]:
     from litellm import get_model_info
 

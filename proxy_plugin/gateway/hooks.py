@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from litellm.integrations.custom_logger import CustomLogger
 
@@ -20,7 +20,9 @@ from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn, pass_whole
 from proxy_plugin.gateway.replies import Reply, StreamedReply, streamed_reply, take_reply
 from proxy_plugin.gateway.response_ids import provider_id
 from proxy_plugin.gateway.targets import Targets
+from proxy_plugin.gateway.usage import ModelNames, usage_of
 from proxy_plugin.logs import describe
+from proxy_plugin.patience import within
 from proxy_plugin.sessions.identity import kept_under, tenant_of
 from proxy_plugin.settings import Settings
 
@@ -50,7 +52,9 @@ class SessionPlugin(CustomLogger):
         self._pipeline = pipeline
         self._emit = emit
         self._targets = Targets(settings.targets.providers)
+        self.names = ModelNames(emit)
         self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()  # by LiteLLM's logging object of the call
+        self._calls: WeakValueDictionary[str, Turn] = WeakValueDictionary()  # by LiteLLM's id of the call
         self._tasks: set[asyncio.Task[None]] = set()
         self.total_seconds = settings.deadlines.total_ms / 1000
 
@@ -74,6 +78,7 @@ class SessionPlugin(CustomLogger):
         logging_object = data.get("litellm_logging_obj")
         if logging_object is not None:
             self._turns[logging_object] = turn
+            self._calls[str(data.get("litellm_call_id"))] = turn
         messages, turn.messages = turn.messages, None
         if messages is not None:
             data[key] = messages
@@ -84,8 +89,7 @@ class SessionPlugin(CustomLogger):
         incoming = self._incoming(api, wire, caller_of(self._settings, caller), data)
         if incoming is None:
             return None
-        async with asyncio.timeout(self.total_seconds):
-            turn = await self._pipeline.before(incoming)
+        turn = await within(self.total_seconds, self._pipeline.before(incoming))
         if turn is not None and turn.messages is incoming.wire:
             turn.messages = None
         return turn
@@ -104,6 +108,12 @@ class SessionPlugin(CustomLogger):
             return None
         earlier, conversation = self._kept(caller.tenant, data) if api == "responses" else ("", "")
         target = self._targets.target(data, api)
+        settings = self._settings.for_request(
+            model=str(data.get("model") or ""), key=caller.keys, team=caller.team, facts=target.facts
+        )
+        if settings.mode == "off":
+            self._passed(api, wire, "mode_off")
+            return None
         return Incoming(
             api=api,
             wire=[{"role": "user", "content": wire}] if api == "responses" and isinstance(wire, str) else wire,
@@ -111,13 +121,13 @@ class SessionPlugin(CustomLogger):
             body=request.get("body") or data,
             tenant=caller.tenant,
             dialect=target.dialect,
-            settings=self._settings.for_request(
-                model=str(data.get("model") or ""), key=caller.keys, team=caller.team, facts=target.facts
-            ),
-            mode="audit" if wish == "audit" else self._settings.mode,
+            settings=settings,
+            mode="audit" if wish == "audit" else settings.mode,
             continued=api == "responses" and bool(data.get("previous_response_id") or data.get("conversation")),
             earlier=earlier or conversation,
             conversation=conversation,
+            model=self.names.label(str(data.get("model") or "")),
+            dollars=target.dollars,
         )
 
     def _kept(self, tenant: str, data: Any) -> tuple[str, str]:
@@ -213,6 +223,15 @@ class SessionPlugin(CustomLogger):
         turn = self._turn(data)
         return dict(turn.headers) if turn is not None else None
 
+    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Reads the provider's usage, after the reply has gone out."""
+        try:
+            usage = usage_of(kwargs, self.names) if kwargs.get("call_type") in ENDPOINTS else None
+            if usage is not None:
+                self._emit(usage)
+        except Exception as error:
+            log.warning("usage is not counted: %s", describe(error))
+
     async def async_post_call_failure_hook(
         self, request_data: Any, original_exception: Any, user_api_key_dict: Any, traceback_str: Any = None
     ) -> None:
@@ -222,8 +241,12 @@ class SessionPlugin(CustomLogger):
             self._pipeline.failed(turn, refused=_is_refusal(original_exception))
 
     def _turn(self, data: Any) -> Turn | None:
-        logging_object = data.get("litellm_logging_obj") if isinstance(data, dict) else None
-        return self._turns.get(logging_object) if logging_object is not None else None
+        if not isinstance(data, dict):
+            return None
+        logging_object = data.get("litellm_logging_obj")
+        if logging_object is not None:
+            return self._turns.get(logging_object)
+        return self._calls.get(str(data.get("litellm_call_id")))  # LiteLLM takes the object out before failure hooks
 
     def _failed(self, what: str, error: Exception) -> None:
         log.warning("%s passed through unhandled: %s", what, describe(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,18 +14,24 @@ from starlette.routing import Route
 
 from proxy_plugin.admin import api
 from proxy_plugin.admin.http import ApiError, Caller, Context
+from proxy_plugin.admin.openapi import documented
+from proxy_plugin.events import StoreChosen
 from proxy_plugin.gateway.count_tokens import counting_routes
 from proxy_plugin.gateway.hooks import SessionPlugin, caller_of
 from proxy_plugin.gateway.pipeline import Pipeline
+from proxy_plugin.gateway.usage import ModelNames
+from proxy_plugin.logs import describe
 from proxy_plugin.metrics import Metrics
 from proxy_plugin.sessions.connection import Connection
+from proxy_plugin.sessions.outage import ADVICE
 from proxy_plugin.sessions.store import SessionStore
-from proxy_plugin.sessions.writer import GuardedStore
+from proxy_plugin.sessions.writer import GuardedStore, StoreUnavailable
 from proxy_plugin.settings import Settings, SettingsError
 
 log = logging.getLogger("proxy_plugin")
 
 _FLUSH_SECONDS = 2.0
+_ROUTER_SECONDS = 1.0
 _BACKGROUND: set[asyncio.Task[None]] = set()  # held, because the loop keeps only weak references
 
 
@@ -36,6 +43,7 @@ def make_handler() -> SessionPlugin:
     except SettingsError as error:
         _stop(error)
     metrics = Metrics()
+    metrics.observe(StoreChosen(connection.kind if connection is not None else "none"))
     store = SessionStore(connection, settings, metrics.observe) if connection is not None else None
     guarded = GuardedStore(store, settings, metrics.observe) if store is not None else None
     pipeline = Pipeline(settings, guarded, metrics.observe)
@@ -43,6 +51,8 @@ def make_handler() -> SessionPlugin:
     authenticate = _authenticator(settings)
     context = Context(guarded, metrics, authenticate, settings.http.open_metrics)
     _mount(api.routes(settings.http.prefix, context), plugin, authenticate)
+    _document(settings.http.prefix)
+    _begin(_name_models(plugin.names))
     if connection is not None and guarded is not None:
         _greet(connection, guarded)
         _close_at_shutdown(connection, guarded)
@@ -68,15 +78,33 @@ def _greet(connection: Connection, store: GuardedStore) -> None:
 
     async def connect() -> None:
         try:
+            store.store.recovery.start()
             await store.ask(store.store.ping())
+        except StoreUnavailable as error:
+            log.warning("the session store %s; requests go on without it", ADVICE[str(error)])
         except Exception as error:
-            log.warning("the session store does not answer yet (%s); requests go on without it", type(error).__name__)
+            log.warning("the session store cannot be used: %s; requests go on without it", describe(error))
 
+    _begin(connect())
+
+
+async def _name_models(names: ModelNames) -> None:
+    """LiteLLM makes its router after its callbacks."""
+    try:
+        while not names.read():
+            await asyncio.sleep(_ROUTER_SECONDS)
+    except Exception as error:
+        log.warning("the models are not known before their first requests: %s", type(error).__name__)
+
+
+def _begin(work: Coroutine[Any, Any, None]) -> None:
+    """In the background; nothing where no loop runs yet: the first request does it then."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return  # the first request connects
-    task = loop.create_task(connect())
+        work.close()
+        return
+    task = loop.create_task(work)
     _BACKGROUND.add(task)
     task.add_done_callback(_BACKGROUND.discard)
 
@@ -109,6 +137,14 @@ def _mount(routes: list[Route], plugin: SessionPlugin, authenticate: Any) -> Non
     app.state.proxy_plugin_mounted = True
     counting = counting_routes(app, plugin.preview, authenticate, plugin.total_seconds)
     app.router.routes[:0] = [*routes, *counting]
+
+
+def _document(prefix: str) -> None:
+    """On LiteLLM's own documentation page: FastAPI leaves plain routes out."""
+    from litellm.proxy.proxy_server import app
+
+    app.openapi = documented(app.openapi, api.RULES, prefix)  # type: ignore[method-assign]
+    app.openapi_schema = None
 
 
 def _authenticator(settings: Settings) -> Any:

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from proxy_plugin.events import Emit, PassedThrough, RequestHandled
+from proxy_plugin.events import Emit, HistoryEstimated, PassedThrough, PrefixBroken, Refused, RequestHandled
 from proxy_plugin.gateway import resume
-from proxy_plugin.gateway.commits import reply_commit, request_commit
+from proxy_plugin.gateway.commits import named_subtask, reply_commit, request_commit
+from proxy_plugin.gateway.dependents import Placed, place_of, placed
+from proxy_plugin.gateway.recorder import Handled, noted
 from proxy_plugin.gateway.replies import Names
 from proxy_plugin.gateway.safety import Refusals
+from proxy_plugin.gateway.trail import Followed, Trail, follow
 from proxy_plugin.history.dialects import Dialect
 from proxy_plugin.history.memo import Memo
 from proxy_plugin.history.model import USER, dump, meaning
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.report import Report
 from proxy_plugin.history.rewrite import Rewrite, read, rewrite
-from proxy_plugin.history.subtasks import Context
+from proxy_plugin.history.subtasks import NOTHING_SAID, Context
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.sessions.identity import Address, find_session, kept_under
 from proxy_plugin.sessions.tree import Base, Commit, Committed, History
 from proxy_plugin.sessions.writer import GuardedStore
-from proxy_plugin.settings import Settings
+from proxy_plugin.settings import Reset, Settings
 
 RESUMED = "x-proxy-plugin-resumed"
-_MEMO_BYTES = 64_000_000  # histories a worker remembers, in bytes of their JSON
-_MARKED_SESSIONS = 10_000  # sessions whose client-set subtasks a worker remembers
+_MEMO_BYTES = 64_000_000  # memory for the histories a worker remembers
+_SAID_SESSIONS = 10_000  # sessions of which a worker remembers where the client's subtasks end, and resets
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +55,27 @@ class Incoming:
     continued: bool = False  # goes on from a response that the provider keeps
     earlier: str = ""  # what the store finds the path by that it goes on from (see identity.kept_under)
     conversation: str = ""  # what the conversation is found by that the provider adds the reply to
+    model: str = ""  # the model group, where its name may stand in a label
+    dollars: tuple[float, float] | None = None  # see facts.dollars_of
 
 
 @dataclass(slots=True)
 class Work:
     """What a request leaves for its reply."""
 
-    path: Path
+    path: Path  # that of the commit
+    sent: Path  # what was rewritten: another one where a subtask needs the results of others
     commit: Commit
     rewrite: Rewrite
     address: Address  # of the session, once the store has said which it is
     store: GuardedStore | None  # where its reply goes
     kept: bool  # the provider keeps the reply, to be gone on from by its id
     conversation: str  # what the conversation is found by that the provider adds it to
+    request: Commit  # the one that the call to the model is under way for
+    reckon: Callable[[], HistoryEstimated] | None  # counts the tokens of what came and of what left
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Turn:
     """One request on its way. `work` is given up once the reply is stored: LiteLLM keeps what a turn hangs on
     for much longer, and a history that outlives its request is work for every garbage collection.
@@ -79,6 +89,7 @@ class Turn:
     tag: str
     subtask: str
     enforced: bool
+    changed: bool  # it differs from what the client sent, or would
     collapsed: bool
     work: Work | None
 
@@ -100,12 +111,18 @@ class Pipeline:
         self._store = store
         self._emit = emit
         self._memos = _Memos(_MEMO_BYTES)
-        self._marks: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._said: OrderedDict[str, Context] = OrderedDict()
         self._refusals = Refusals()
 
     async def before(self, incoming: Incoming) -> Turn | None:
         """Stores the request and rewrites it; None where there is nothing that could be handled."""
-        began = time.perf_counter()
+        with ExitStack() as on_failure:
+            turn = await self._before(incoming, on_failure)
+            on_failure.pop_all()
+        return turn
+
+    async def _before(self, incoming: Incoming, on_failure: ExitStack) -> Turn | None:
+        began, came = time.perf_counter(), incoming.wire
         wish = incoming.headers.get(resume.HEADER)
         stored = await self._lost(incoming, wish.strip()) if wish else None
         store = self._store_for(incoming)
@@ -118,53 +135,109 @@ class Pipeline:
         elif wish:
             self._emit(PassedThrough("resume_unavailable"))
         found = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
-        memo = self._memos.take(found.tag)
+        memo, trail = self._memos.take(found.tag)
         path = read(incoming.wire, incoming.api, memo, continued=incoming.continued)
         if path is None:
             pass_whole(self._emit, incoming.api, incoming.wire, "not_understood")
             return None
         commit = request_commit(path, found, incoming.headers, incoming.body, base)
-        spent = time.perf_counter() - started
+        dependent, unknown, awaited, own = None, False, 0.0, path
+        if commit.subtask_id is not None and commit.base is None and not incoming.continued:
+            dependent, unknown, awaited = await self._dependent(incoming, path, commit, found, waited)
+        if dependent is not None:
+            path, commit = dependent.path, dependent.commit
+        spent, waited = time.perf_counter() - started - awaited, waited + awaited
 
+        request = commit
+        if store is not None:
+            on_failure.callback(store.landed, request)
         committed = await store.commit(commit, waited) if store is not None else None
         started = time.perf_counter()
         if committed is not None and committed.alone and commit.alone is not None:
             commit = commit.alone
         address = commit.address
-        marks = self._known_marks(address, commit, committed)
+        if committed is not None and committed.refused:
+            self._emit(PassedThrough("subtask_refused"))
+        said = self._known(address, commit, committed, told=unknown)
         subtask = commit.before(max(commit.subtask_start, 0))
         careful = self._refusals.tripped(address.tag, subtask)
         if careful:
             self._emit(PassedThrough("safety_fallback"))
         settings = self._settings_for(incoming, careful)
-        result = rewrite(path, incoming.dialect, settings, Context(frozenset(marks), incoming.continued), memo)
-        self._memos.put(found.tag, memo)
+        sent = own if dependent is None or careful else dependent.sent
+        context = replace(said, continued=incoming.continued)
+        result = rewrite(sent, incoming.dialect, settings, context, memo if sent is own else None)
+        followed = None
+        if sent is own and result.plan:
+            lead = commit.lead.id if commit.lead is not None else ""
+            rules = incoming.dialect, settings, result.limited
+            before, trail = trail, Trail(lead, own.node_ids, result.plan, rules, context, result.report.repairs)
+            followed = follow(own, trail, before)
+            if followed.broke and not result.report.prefix_break:
+                self._emit(PrefixBroken(followed.broke))
+        self._memos.put(found.tag, memo, trail)
+        if dependent is not None and sent is not own:
+            cleared = result.report.tool_messages_cleared + dependent.cleared
+            report = replace(result.report, bytes_before=own.size, tool_messages_cleared=cleared)
+            result = replace(result, report=report)
         if result.limited:
             self._emit(PassedThrough(result.limited))
         enforced = incoming.mode == "enforce"
-        changed = result.messages is not path.wire
+        changed = result.messages is not incoming.wire
         outcome = ("rewritten" if changed else "unchanged") if enforced else "audited"
         seconds = spent + time.perf_counter() - started
         self._emit(RequestHandled(incoming.api, outcome, result.report, seconds))
         session_id = (committed.session_id if committed else address.session_id) or f"{address.family}.0"
+        if store is not None and committed is not None and not committed.deleted and not committed.full:
+            home = replace(address, session_id=session_id)
+            store.note(noted(Handled(incoming, home, came, path, sent, commit, settings, context, result, outcome)))
+        fields = {**(whole.fields if whole else {}), **(dependent.fields if dependent and sent is not own else {})}
         return Turn(
             messages=result.messages if enforced else incoming.wire,
-            fields=whole.fields if whole is not None else {},
+            fields=fields,
             headers=_headers(session_id, result.report) | ({RESUMED: "1" if whole else "0"} if wish else {}),
             tag=address.tag,
             subtask=subtask,
             enforced=enforced,
-            collapsed=result.report.tool_messages_cleared > 0,
+            changed=changed or bool(fields),
+            collapsed=result.report.tool_messages_cleared > 0 or result.report.resets > 0 or sent is not own,
             work=Work(
                 path,
+                sent,
                 commit,
                 result,
                 replace(address, session_id=session_id) if committed else address,
                 store,
                 kept=incoming.body.get("store") is not False,
                 conversation=incoming.conversation,
+                request=request,
+                reckon=partial(_reckoned, incoming, followed) if followed is not None else None,
             ),
         )
+
+    async def _dependent(
+        self, incoming: Incoming, path: Path, commit: Commit, address: Address, waited: float
+    ) -> tuple[Placed | None, bool, float]:
+        """What a subtask that needs the results of others goes on from, whether that is needed and not known, and
+        the seconds of waiting for it. None for any other subtask."""
+        plan = named_subtask(incoming.headers, incoming.body)
+        assert plan is not None
+        began = time.perf_counter()
+        store = self._store
+        standing = await store.standing(address, plan, place_of(commit), waited) if store is not None else None
+        awaited = time.perf_counter() - began
+        if standing is None or not standing.depends_on:
+            unknown = standing is None and bool(plan.depends_on)
+            if unknown:
+                self._emit(PassedThrough("context_missing"))
+            return None, unknown, awaited
+        if len(standing.given) < len(standing.depends_on):
+            self._emit(PassedThrough("dependency_missing"))
+
+        def make(whole: Path, fields: Mapping[str, Any]) -> Commit:
+            return request_commit(whole, address, incoming.headers, {**incoming.body, **fields})
+
+        return placed(standing, path, incoming.body, incoming.dialect, make), False, awaited
 
     async def _lost(self, incoming: Incoming, place: str) -> History | None:
         """The path that a client lost, of the session that it names. None where that is not to be had, or where
@@ -182,30 +255,37 @@ class Pipeline:
         address = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
         commit = request_commit(path, address, incoming.headers, incoming.body)
         careful = self._refusals.tripped(address.tag, commit.before(commit.subtask_start))
-        context = Context(frozenset(self._marks.get(address.tag, ())), incoming.continued)
+        context = replace(self._said.get(address.tag, NOTHING_SAID), continued=incoming.continued)
         return rewrite(path, incoming.dialect, self._settings_for(incoming, careful), context).messages
 
     def _settings_for(self, incoming: Incoming, careful: bool) -> Settings:
         settings = incoming.settings or self._settings
-        return replace(settings, collapse=replace(settings.collapse, policy="never")) if careful else settings
+        if not careful:
+            return settings
+        return replace(settings, collapse=replace(settings.collapse, policy="never"), reset=Reset())
 
     def _store_for(self, incoming: Incoming) -> GuardedStore | None:
         """None for a request that shall not be stored (the Responses API's `store: false`, if that counts)."""
         unwanted = self._settings.store.honour_store_false and incoming.body.get("store") is False
         return None if unwanted else self._store
 
-    def _known_marks(self, address: Address, commit: Commit, committed: Committed | None) -> tuple[str, ...]:
-        """Where the client's own subtasks end: from the store, else from what this worker remembers."""
-        known = self._marks.pop(address.tag, ())
+    def _known(self, address: Address, commit: Commit, committed: Committed | None, *, told: bool) -> Context:
+        """Where the client's own subtasks end, and where the session was reset for its age: from the store, else from
+        what this worker remembers. `told`: it is counted already that something is missing."""
+        known = self._said.pop(address.tag, NOTHING_SAID)
         if committed is not None:
-            known = committed.marks
-        elif commit.subtask_id is not None and not known:
+            known = Context(frozenset(committed.marks), resets=frozenset(committed.resets))
+        elif not told and (commit.subtask_id is not None or self._ages(commit)) and known == NOTHING_SAID:
             self._emit(PassedThrough("context_missing"))
-        if known:
-            self._marks[address.tag] = known
-            if len(self._marks) > _MARKED_SESSIONS:
-                self._marks.popitem(last=False)
+        if known != NOTHING_SAID:
+            self._said[address.tag] = known
+            if len(self._said) > _SAID_SESSIONS:
+                self._said.popitem(last=False)
         return known
+
+    def _ages(self, commit: Commit) -> bool:
+        """Whether the session may have been reset for its age: not before its second subtask."""
+        return bool(self._settings.reset.max_age_s) and commit.subtask_start > 0
 
     def names(self, turn: Turn) -> Names:
         """The ids that the client shall see in the reply. Where the provider keeps the conversation they stay
@@ -213,7 +293,7 @@ class Pipeline:
         work = turn.work
         if not turn.enforced or work is None or work.path.continued:
             return Names()
-        return Names.beside(work.rewrite.ids, work.path.wire if work.path.api == "responses" else ())
+        return Names.beside(work.rewrite.ids, work.sent.wire if work.path.api == "responses" else ())
 
     async def after(self, turn: Turn, reply: list[Any] | None, *, complete: bool, response_id: str = "") -> None:
         """Stores the reply (its wire items as the client saw them; None: there was none worth keeping).
@@ -221,6 +301,8 @@ class Pipeline:
         work, turn.work, turn.messages = turn.work, None, None
         if work is None:
             return
+        if work.store is not None:
+            work.store.landed(work.request)
         self._refusals.accepted(turn.tag, turn.subtask)
         answer = read(reply, work.path.api) if reply else None
         if answer is not None and answer.messages and work.store is not None:
@@ -229,10 +311,16 @@ class Pipeline:
             if response_id and work.kept:
                 under.append(kept_under(work.address.tenant, "response", response_id))
             await work.store.commit_reply(reply_commit(asked, work.path, answer, complete, under))
+        if work.reckon is not None:
+            self._emit(work.reckon())
 
     def failed(self, turn: Turn, *, refused: bool) -> None:
         """The call failed for good; `refused`: the provider took the request as malformed."""
+        if turn.work is not None and turn.work.store is not None:
+            turn.work.store.landed(turn.work.request)
         turn.work = turn.messages = None
+        if refused:
+            self._emit(Refused(turn.enforced and turn.changed))
         if refused and turn.enforced and turn.collapsed:
             self._refusals.refused(turn.tag, turn.subtask)
 
@@ -244,27 +332,33 @@ def pass_whole(emit: Emit, api: str, wire: Any, reason: str) -> None:
     emit(RequestHandled(api, "passed", Report(bytes_before=size, bytes_after=size), 0.0))
 
 
+def _reckoned(incoming: Incoming, followed: Followed) -> HistoryEstimated:
+    received, rewritten = followed.prompts()
+    return HistoryEstimated(incoming.model, incoming.mode, received, rewritten, incoming.dollars)
+
+
 class _Memos:
-    """Least recently used memos of a worker, bounded in bytes of the histories they hold."""
+    """Least recently used memos of a worker, bounded in bytes of the histories they hold, and beside each the trail
+    of the request that left it."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._total = 0
-        self._held: OrderedDict[str, tuple[Memo, int]] = OrderedDict()
+        self._held: OrderedDict[str, tuple[Memo, int, Trail | None]] = OrderedDict()
 
-    def take(self, key: str) -> Memo:
+    def take(self, key: str) -> tuple[Memo, Trail | None]:
         """The memo of a conversation, out of the cache while it is used: two requests never share one."""
-        memo, size = self._held.pop(key, (None, 0))
+        memo, size, trail = self._held.pop(key, (None, 0, None))
         self._total -= size
-        return memo or Memo()
+        return memo or Memo(), trail
 
-    def put(self, key: str, memo: Memo) -> None:
-        _, before = self._held.pop(key, (None, 0))
+    def put(self, key: str, memo: Memo, trail: Trail | None) -> None:
+        _, before, _ = self._held.pop(key, (None, 0, None))
         size = memo.size_bytes
-        self._held[key] = memo, size
+        self._held[key] = memo, size, trail
         self._total += size - before
         while self._total > self._limit:
-            _, (_, dropped) = self._held.popitem(last=False)
+            _, (_, dropped, _) = self._held.popitem(last=False)
             self._total -= dropped
 
 

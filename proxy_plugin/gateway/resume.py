@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy_plugin.history.model import ROOT, Message, node_id, text_of
+from proxy_plugin.history.path import Path
 from proxy_plugin.history.rewrite import read
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import FIELDS, parsed, unwrap
@@ -32,17 +33,23 @@ def behind(stored: History, api: str, wire: Any, body: Mapping[str, Any]) -> Who
     """The client's list behind the stored path, in the client's wire form. Leading system text is the client's
     own if it sends any. None where the path is damaged or the list is none."""
     sent = read(wire, api)
-    start = sent.wire_start(sent.lead) if sent is not None else None
-    if sent is None or start is None or stored.missing:
+    if sent is None:
         return None
-    nodes = _without_retry(stored.nodes, sent.messages[sent.lead :])
-    before = unwrap([parsed(node.body) for node in nodes], api).messages
-    lead, fields = _lead(parsed(stored.lead) if stored.lead else None, api)
-    if sent.lead or body.get(FIELDS.get(api, "")):
-        lead, fields = wire[:start], {}
-    if _breakpoints([lead, fields, before, wire[start:]]) > _MOST_BREAKPOINTS:
-        before = [_unmarked(item) for item in before]
-    return Whole([*lead, *before, *wire[start:]], fields)
+    return before(replace(stored, nodes=tuple(_without_retry(stored.nodes, sent.messages[sent.lead :]))), sent, body)
+
+
+def before(stored: History, sent: Path, body: Mapping[str, Any]) -> Whole | None:
+    """The same with all of the stored path."""
+    start = sent.wire_start(sent.lead)
+    if start is None or stored.missing:
+        return None
+    path = unwrap([parsed(node.body) for node in stored.nodes], sent.api).messages
+    lead, fields = _lead(parsed(stored.lead) if stored.lead else None, sent.api)
+    if sent.lead or body.get(FIELDS.get(sent.api, "")):
+        lead, fields = sent.wire[:start], {}
+    if _breakpoints([lead, fields, path, sent.wire[start:]]) > _MOST_BREAKPOINTS:
+        path = [_unmarked(item) for item in path]
+    return Whole([*lead, *path, *sent.wire[start:]], fields)
 
 
 def _without_retry(nodes: Sequence[StoredNode], new: Sequence[Message]) -> Sequence[StoredNode]:

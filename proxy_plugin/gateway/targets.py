@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy_plugin.gateway.facts import facts_of
+from proxy_plugin.gateway.facts import dollars_of, facts_of
 from proxy_plugin.history.dialects import Dialect, dialect_of, strictest
 from proxy_plugin.settings import ModelFacts
 
@@ -23,8 +23,11 @@ _LANDLORDS = ("vertex_ai", "vertex_ai_beta", "azure_ai")
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """`dollars`: see facts.dollars_of; of the model group itself, where it is answered."""
+
     dialect: Dialect
     facts: ModelFacts
+    dollars: tuple[float, float] | None = None
 
 
 class Targets:
@@ -47,7 +50,8 @@ class Targets:
             return known[1]
         groups = sorted({model, *_fallback_groups(router, model, fallbacks)})
         providers = [provider for group in groups for provider in self._providers(router, group, api)]
-        found = Target(strictest([dialect_of(provider, api) for provider in providers]), self._facts_of(router, groups))
+        dialect = strictest([dialect_of(provider, api) for provider in providers])
+        found = Target(dialect, self._facts_of(router, groups), dollars_of(_deployments(router, model)))
         if len(self._known) >= _MODELS:
             self._known.clear()
         self._known[key] = now, found

@@ -33,7 +33,7 @@ from proxy_plugin.history.plan_tools import PlanCall, Plans, plan_calls
 from proxy_plugin.history.repair import Repaired
 from proxy_plugin.history.summary import Stated
 from proxy_plugin.history.tokens import message_tokens, tokens_of
-from proxy_plugin.settings import Collapse, Running
+from proxy_plugin.settings import Collapse, Reset, Running
 
 SUBTASK, PLAN_STEP, PRESSURE = "subtask", "plan_step", "pressure"
 
@@ -46,6 +46,7 @@ class Rules(NamedTuple):
     role: str | None
     collapse: Collapse
     running: Running
+    reset: Reset = Reset()
 
     @property
     def count_tokens(self) -> bool:

@@ -15,6 +15,7 @@ from proxy_plugin.history.repair import Ids
 
 if TYPE_CHECKING:
     from proxy_plugin.history.ledger import Ledger
+    from proxy_plugin.history.reset import Tally
 
 _MEMO_KEY = "litellm-session-plugin"
 _MESSAGE_BYTES = 300  # of what is held of a message besides its text
@@ -34,6 +35,7 @@ class Closed:
     ids: Ids
     ledger: Ledger
     repairs: Counter[str]
+    tally: Tally
 
 
 class Memo:

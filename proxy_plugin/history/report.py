@@ -14,6 +14,7 @@ class Report:
     tool_messages_cleared  tool messages that those summaries stand for
     pressure_steps         steps in which a running subtask's oldest rounds became a summary because the
                            history filled too much of the model's window
+    resets                 resets of the conversation so far: what stood in front of the newest one has left out
     ids_renamed            calls whose id was changed (reused, missing, or refused by the target), and
                            item ids that had to change (doubled, over-long)
     results_added          neutral results for calls that nothing answered
@@ -29,6 +30,7 @@ class Report:
     subtasks_collapsed: int = 0
     tool_messages_cleared: int = 0
     pressure_steps: int = 0
+    resets: int = 0
     ids_renamed: int = 0
     results_added: int = 0
     results_moved: int = 0
@@ -39,7 +41,7 @@ class Report:
     bytes_after: int = 0
     prefix_break: str = ""
 
-    CAUSES: ClassVar[tuple[str, ...]] = ("subtask", "plan_step", "pressure")
+    CAUSES: ClassVar[tuple[str, ...]] = ("subtask", "plan_step", "pressure", "reset")
     REPAIRS: ClassVar[tuple[str, ...]] = (
         "ids_renamed",
         "results_added",

@@ -19,9 +19,10 @@ from proxy_plugin.history.path import Path
 from proxy_plugin.history.plan import Plan, source_of
 from proxy_plugin.history.repair import Ids, Pairing, Repaired, pair, repair
 from proxy_plugin.history.report import Report
+from proxy_plugin.history.reset import NOTHING, Shortened, go_on, shorten
 from proxy_plugin.history.subtasks import NOTHING_SAID, Context, completed, still_completed
 from proxy_plugin.history.wire import CODECS
-from proxy_plugin.settings import Settings
+from proxy_plugin.settings import Reset, Settings
 
 _DEFAULTS = Settings()
 
@@ -103,15 +104,16 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
         return _rewrite_mended(path, mended, repairs, dialect, settings, context, memo)
     whole = len(path.messages) <= limits.max_messages and path.size <= limits.max_bytes
     collapsing = whole and settings.collapse.policy != "never" and not path.continued
-    rules = Rules(_summary_role(dialect, settings) if collapsing else None, settings.collapse, settings.running)
-    ended = _positions(path, context)
+    role = _summary_role(dialect, settings) if collapsing else None
+    rules = Rules(role, settings.collapse, settings.running, Reset() if path.continued else settings.reset)
+    said = _Said(_positions(path, context.ends), _positions(path, context.resets))
 
     closed = memo.closed if memo is not None else None
     done = None
-    if closed is not None and _holds(closed, path, _key(dialect, rules, ended, closed.until), ended):
-        done = _from(path, closed, dialect, rules, ended)
+    if closed is not None and _holds(closed, path, _key(dialect, rules, said, closed.until), said):
+        done = _from(path, closed, dialect, rules, said)
     if done is None:
-        done = _from(path, _beginning(path, dialect, rules, ended), dialect, rules, ended)
+        done = _from(path, _beginning(path, dialect, rules, said), dialect, rules, said)
         assert done is not None
     if memo is not None:
         memo.closed = done.closed
@@ -123,6 +125,7 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
         bytes_before=path.size,
         bytes_after=path.size if untouched else _size(path, out),
         prefix_break=done.broke,
+        resets=done.resets,
     )
     return Rewrite(out, report, done.plan, done.ids, "" if whole else "repair_only")
 
@@ -155,41 +158,54 @@ def _summary_role(dialect: Dialect, settings: Settings) -> str:
     return {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}[chosen]
 
 
-def _positions(path: Path, context: Context) -> frozenset[int]:
-    """Indices of the messages behind which the client closed a subtask."""
-    if not context.ends:
+class _Said(NamedTuple):
+    """What the client, or the store, said of messages: by their indices."""
+
+    ended: frozenset[int]  # behind which the client closed a subtask
+    reset: frozenset[int]  # at which the conversation was reset for its age
+
+    def before(self, until: int) -> Any:
+        """What hangs on the messages up to there; a reset also on the one that it happens at."""
+        ended = frozenset(index for index in self.ended if index < until)
+        return ended, frozenset(index for index in self.reset if index <= until)
+
+
+def _positions(path: Path, nodes: frozenset[str]) -> frozenset[int]:
+    """Indices of the messages that are these nodes."""
+    if not nodes:
         return frozenset()
-    return frozenset(index for index, node in enumerate(path.node_ids) if node in context.ends)
+    return frozenset(index for index, node in enumerate(path.node_ids) if node in nodes)
 
 
-def _key(dialect: Dialect, rules: Rules, ended: frozenset[int], until: int) -> Any:
-    return dialect, rules, frozenset(index for index in ended if index < until)
+def _key(dialect: Dialect, rules: Rules, said: _Said, until: int) -> Any:
+    return dialect, rules, said.before(until)
 
 
-def _beginning(path: Path, dialect: Dialect, rules: Rules, ended: frozenset[int]) -> Closed:
+def _beginning(path: Path, dialect: Dialect, rules: Rules, said: _Said) -> Closed:
     """Of a path of which nothing is known."""
     ledger = Ledger(tokens=lead_tokens(path) if rules.count_tokens else 0)
-    return Closed(_key(dialect, rules, ended, 0), 0, 0, 0, 0, False, Ids(dialect.ids), ledger, Counter())
+    return Closed(_key(dialect, rules, said, 0), 0, 0, 0, 0, False, Ids(dialect.ids), ledger, Counter(), NOTHING)
 
 
-def _holds(closed: Closed, path: Path, key: Any, ended: frozenset[int]) -> bool:
+def _holds(closed: Closed, path: Path, key: Any, said: _Said) -> bool:
     """Whether what was decided before was decided for this path."""
     if closed.key != key or closed.start > path.settled or not 0 < closed.wire_until <= path.alike:
         return False
     if closed.until > len(path.messages) or path.wire_start(closed.until) != closed.wire_until:
         return False
-    return not closed.subtask or still_completed(path.messages, closed.until, ended)
+    return not closed.subtask or still_completed(path.messages, closed.until, said.ended)
 
 
 class _Done(NamedTuple):
     plan: Plan
     counts: Counter[str]
     broke: str
+    resets: int
     ids: Ids
     closed: Closed
 
 
-def _from(path: Path, closed: Closed, dialect: Dialect, rules: Rules, ended: frozenset[int]) -> _Done | None:
+def _from(path: Path, closed: Closed, dialect: Dialect, rules: Rules, said: _Said) -> _Done | None:
     """Rewrites what follows the decided part; None if something there reaches back into it."""
     pairing = pair(path.messages, closed.start)
     if pairing.orphans and closed.start:
@@ -197,9 +213,17 @@ def _from(path: Path, closed: Closed, dialect: Dialect, rules: Rules, ended: fro
     if closed.until > closed.start and pairing.reach_across(closed.until):
         return None  # the call had no result yet when something was decided behind it
     ids = closed.ids.fork()
-    repaired = repair(path.messages, closed.start, pairing, dialect, ids)
-    positions = {source_of(step): at for at, step in enumerate(repaired.plan)} if ended else {}
-    ends = completed(repaired.messages, {positions[index] for index in ended if index in positions})
+    whole = repair(path.messages, closed.start, pairing, dialect, ids)
+    short: Shortened | None
+    if closed.start:
+        short = go_on(path, whole, rules.reset, dialect, said.reset, closed.tally)
+    else:
+        short = shorten(path, whole, rules.reset, dialect, said.reset)
+    if short is None:
+        return None  # of what was decided not all may leave any more
+    repaired = short.repaired
+    positions = {source_of(step): at for at, step in enumerate(repaired.plan)} if said.ended else {}
+    ends = completed(repaired.messages, {positions[index] for index in said.ended if index in positions})
     stale = path.taken > closed.start
     try:
         if stale and pairing.orphans:
@@ -207,16 +231,18 @@ def _from(path: Path, closed: Closed, dialect: Dialect, rules: Rules, ended: fro
         decided = decide(path, repaired, ends, rules, closed.ledger, _seen(repaired, closed), stale=stale)
     except StaleContents:
         path.parse_again(closed.start, closed.wire_start)
-        return _from(path, closed, dialect, rules, ended)
+        return _from(path, closed, dialect, rules, said)
 
     ledger = decided.ledger
     plan = ledger.plan + [step for part in ledger.pending for step in part.verbatim] + repaired.plan[decided.start :]
     counts = closed.repairs + Counter([kind for _, kind in repaired.repairs]) + ledger.counts
     broke = ledger.broke[1] if ledger.broke[0] == decided.replies else ""
+    if short.begins and not any(message.role is ASSISTANT for message in whole.messages[short.opens :]):
+        broke = "reset"
     after = None
     if decided.last is not None and not pairing.orphans:
-        after = _closed_after(path, closed, pairing, repaired, decided, dialect, rules, ended)
-    return _Done(plan, counts, broke, ids, after or closed)
+        after = _closed_after(path, closed, pairing, whole, short, decided, dialect, rules, said)
+    return _Done(plan, counts, broke, short.before.resets, ids, after or closed)
 
 
 def _seen(repaired: Repaired, closed: Closed) -> int:
@@ -231,26 +257,33 @@ def _closed_after(
     path: Path,
     closed: Closed,
     pairing: Pairing,
-    repaired: Repaired,
+    whole: Repaired,
+    short: Shortened,
     decided: Decided,
     dialect: Dialect,
     rules: Rules,
-    ended: frozenset[int],
+    said: _Said,
 ) -> Closed | None:
-    """What the next request can take over; None if something was moved across a border of it."""
+    """What the next request can take over; None if something was moved across a border of it, or the newest
+    reset hangs on what is behind that."""
     assert decided.last is not None
-    begin, end = _settled(path, closed, repaired, decided.start), _settled(path, closed, repaired, decided.last.until)
+    decided_until, last_until = short.whole(decided.start), short.whole(decided.last.until)
+    if decided_until is None or last_until is None or decided_until < short.opens:
+        return None
+    begin, end = _settled(path, closed, whole, decided_until), _settled(path, closed, whole, last_until)
     if begin is None or end is None:
         return None
     start, wire_start = begin
     if dialect.late_results and pairing.reach_across(start):
         return None
-    for index, old, new in repaired.assigned:
+    for index, old, new in whole.assigned:
         if index < start:
             closed.ids.keep(old, new)
-    repairs = closed.repairs + Counter([kind for position, kind in repaired.repairs if position < decided.start])
-    key, subtask = _key(dialect, rules, ended, end[0]), decided.last.cause == SUBTASK
-    return Closed(key, start, wire_start, *end, subtask, closed.ids, decided.ledger, repairs)
+    leaving = short.repaired.repairs
+    repairs = closed.repairs + Counter([kind for position, kind in leaving if position < decided_until])
+    key, subtask = _key(dialect, rules, said, end[0]), decided.last.cause == SUBTASK
+    tally = short.tally(decided_until)
+    return Closed(key, start, wire_start, *end, subtask, closed.ids, decided.ledger, repairs, tally)
 
 
 def _settled(path: Path, closed: Closed, repaired: Repaired, end: int) -> tuple[int, int] | None:

@@ -21,11 +21,13 @@ class Context:
     """What the client said of a conversation beside its messages.
 
     ends       ids of the nodes behind which a subtask that the client named was over
+    resets     ids of the nodes at which the conversation was reset for its age
     continued  the list goes on from a response that the provider keeps (`previous_response_id`,
                `conversation`): it is repaired alone, and results may answer calls that are not in it"""
 
     ends: frozenset[str] = frozenset()
     continued: bool = False
+    resets: frozenset[str] = frozenset()
 
 
 NOTHING_SAID = Context()

@@ -10,10 +10,18 @@ from time import monotonic
 class Breaker:
     """closed -> (`failures` in a row) -> open -> (`reset_seconds`) -> half open: one call -> closed or open."""
 
-    def __init__(self, failures: int, reset_seconds: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        failures: int,
+        reset_seconds: float,
+        clock: Callable[[], float] = monotonic,
+        turned: Callable[[bool], None] = lambda is_open: None,
+    ) -> None:
+        """`turned` hears of it when the breaker opens (True) and when it closes again."""
         self._limit = failures
         self._reset_seconds = reset_seconds
         self._clock = clock
+        self._turned = turned
         self._failures = 0
         self._next_probe = 0.0
 
@@ -32,9 +40,14 @@ class Breaker:
         return True
 
     def success(self) -> None:
-        self._failures = 0
+        was_closed, self._failures = self.closed, 0
+        if not was_closed:
+            self._turned(False)
 
     def failure(self) -> None:
+        was_closed = self.closed
         self._failures += 1
         if not self.closed:
             self._next_probe = self._clock() + self._reset_seconds
+            if was_closed:
+                self._turned(True)

@@ -60,6 +60,7 @@ _TRANSIENT = (
     errors.TimeoutError,
     errors.ReadOnlyError,
     errors.OutOfMemoryError,
+    errors.NoPermissionError,
     errors.ClusterError,
     errors.TryAgainError,
     errors.RedisClusterException,
@@ -69,28 +70,16 @@ _TRANSIENT_REPLIES = ("LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTER
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later: the server is away, starting, failing over or full."""
+    """Whether the same call may succeed later: the server is away, starting, failing over or full, or
+    denies a right."""
     return isinstance(error, _TRANSIENT) or (
         isinstance(error, errors.ResponseError) and str(error).startswith(_TRANSIENT_REPLIES)
     )
 
 
-def kind_of(error: BaseException) -> str:
-    """A bounded word for metrics."""
-    if isinstance(error, (errors.TimeoutError, TimeoutError)):
-        return "timeout"
-    if isinstance(error, (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)):
-        return "auth"
-    if isinstance(error, errors.OutOfMemoryError):
-        return "memory"
-    if isinstance(error, (errors.ConnectionError, errors.RedisClusterException, OSError)):
-        return "connection"
-    return "response" if isinstance(error, errors.RedisError) else "internal"
-
-
 def _worth_another_try(error: BaseException) -> bool:
     # Not after a timeout: the caller has waited long enough. Refused credentials stay refused.
-    refused = (errors.AuthenticationError, errors.AuthorizationError, EmbeddedError)
+    refused = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError, EmbeddedError)
     timed_out = (errors.TimeoutError, TimeoutError)
     return is_transient(error) and not isinstance(error, (*refused, *timed_out, errors.OutOfMemoryError))
 
@@ -196,6 +185,11 @@ class Connection:
             if not _worth_another_try(error):
                 raise
         return await RETRY.copy()(attempt)
+
+    @property
+    def kind(self) -> str:
+        """Where it leads: "embedded" or "external"."""
+        return "external" if self._embedded is None else "embedded"
 
     async def close(self) -> None:
         """Closes the sockets. An embedded server that this process started is stopped; its data stays."""

@@ -25,6 +25,7 @@ ANONYMOUS = "anonymous"
 _PLAIN = re.compile(r"(?!h_|\.{1,2}\Z)[A-Za-z0-9._:@-]{1,256}\Z")
 _HASHED = re.compile(r"h_[0-9a-f]{32}\Z")
 _NUMBERED = re.compile(r"([0-9a-f]{32})\.([1-9][0-9]{0,8})\Z")
+_TENANT = re.compile(r"[0-9a-f]{32}\Z")
 _VENDOR_HEADER = re.compile(r"x-[a-z0-9-]+-session-id\Z")
 _CLAUDE_CODE_USER = re.compile(r"user_[0-9A-Za-z]+_account_[0-9A-Za-z-]*_session_([0-9A-Za-z-]+)\Z")
 
@@ -68,6 +69,11 @@ def tenant_of(
     if chosen:
         return _hash("tenant", kind, chosen)
     return _hash("tenant", "key", key_hash) if key_hash else _hash("tenant", ANONYMOUS)
+
+
+def is_tenant(text: object) -> bool:
+    """Whether it has the form of a tenant's hash."""
+    return isinstance(text, str) and _TENANT.match(text) is not None
 
 
 def address(tenant: str, session_id: str) -> Address:

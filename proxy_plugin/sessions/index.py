@@ -21,6 +21,8 @@ from proxy_plugin.sessions.reader import CHUNK_ITEMS, SessionReader, now_ms
 from proxy_plugin.sessions.tree import Page, SessionInfo
 
 MAX_PAGE = 500
+MAX_SCANNED = 5_000
+"""Sessions that one call looks through for those of an agent."""
 INDEX_SECONDS = 0.5
 """How long activity is gathered before the indexes are written."""
 _log = logging.getLogger("proxy_plugin")
@@ -40,38 +42,90 @@ class SessionIndex:
         self._indexing: asyncio.Task[None] | None = None
 
     async def sessions(
-        self, tenant: str | None, *, limit: int = 50, cursor: str | None = None, offset: int = 0
+        self,
+        tenant: str | None,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        offset: int = 0,
+        agent: str | None = None,
+        active_since_ms: int = 0,
     ) -> Page:
         """Newest activity first; `tenant` None lists those of all tenants. A cursor that this method did not
-        return begins at the start."""
+        return begins at the start.
+
+        With `agent`, only those in which it works now. They are looked for among the newest MAX_SCANNED of the
+        others at a time: a page may be shorter than `limit`, or empty, and still have a cursor."""
         limit, offset = max(1, min(limit, MAX_PAGE)), max(0, offset)
         await self.flush()
-        oldest = now_ms() - self._ttl_ms
-        tenants = [(tenant, now_ms())] if tenant is not None else await self._tenants(oldest)
-        total = await self._count(tenants, oldest)
+        kept_since = now_ms() - self._ttl_ms
+        oldest = max(kept_since, active_since_ms)
+        tenants = [(tenant, now_ms())] if tenant is not None else await self._tenants(kept_since)
+        total: int | None = await self._count(tenants, kept_since, oldest)
+        if agent is not None:
+            total = await self._count_of(agent, tenants, oldest)
         after = _decode_cursor(cursor)
         found: list[tuple[Entry, SessionInfo]] = []
-        while len(found) <= offset + limit:  # one more than asked for tells whether there is a next page
-            entries = await self._newest(tenants, after, oldest, min(offset + limit + 1 - len(found), MAX_PAGE))
+        scanned, ended = 0, False
+        while len(found) <= offset + limit and scanned < MAX_SCANNED:  # one more tells whether there is a next page
+            wanted = MAX_PAGE if agent is not None else min(offset + limit + 1 - len(found), MAX_PAGE)
+            entries = await self._newest(tenants, after, oldest, wanted)
             if not entries:
+                ended = True
                 break
             after = entries[-1]
+            scanned += len(entries) if agent is not None else 0
             for entry, info in zip(entries, await self._infos(entries), strict=True):
-                if info is not None:
-                    found.append((entry, info))
-                else:
+                if info is None:
                     await self._remove(entry[1], entry[2])
-                    total -= 1
+                    total = total - 1 if total is not None and agent is None else total
+                elif agent is None or info.current_agent == agent:
+                    found.append((entry, info))
         page = found[offset : offset + limit]
-        more = len(found) > offset + limit
-        return Page(tuple(info for _, info in page), total, _encode_cursor(page[-1][0]) if more else None)
+        if len(found) > offset + limit:
+            after = page[-1][0]
+        elif ended:
+            after = None
+        return Page(tuple(info for _, info in page), total, _encode_cursor(after) if after else None)
+
+    async def _count_of(self, agent: str, tenants: Sequence[tuple[str, int]], oldest: int) -> int | None:
+        """Sessions in which the agent works, None where there are more than MAX_SCANNED to look through."""
+        count, scanned, after = 0, 0, None
+        while scanned < MAX_SCANNED:
+            entries = await self._newest(tenants, after, oldest, MAX_PAGE)
+            if not entries:
+                return count
+            after, scanned = entries[-1], scanned + len(entries)
+            count += sum(info is not None and info.current_agent == agent for info in await self._infos(entries))
+        return None
+
+    async def active(self, since_ms: int) -> int:
+        """How many sessions of all tenants were used since."""
+        tenants = await self._connection.command("zrangebyscore", keys.TENANTS, since_ms, "+inf")
+
+        async def count(client: Any) -> Any:
+            pipeline = client.pipeline(transaction=False)
+            for tenant in tenants:
+                pipeline.zcount(keys.index(tenant.decode()), since_ms, "+inf")
+            return await pipeline.execute()
+
+        return sum(await self._connection.call(count)) if tenants else 0
 
     async def owners(self, session_id: str) -> list[SessionInfo]:
         """The sessions of this id, whichever tenant has one; an id alone is not unique across tenants."""
-        await self.flush()
-        tenants = await self._tenants(now_ms() - self._ttl_ms)
-        infos = await self._infos([(0, tenant, session_id) for tenant, _ in tenants])
+        infos = await self._infos([(0, tenant, session_id) for tenant in await self.tenants()])
         return [info for info in infos if info is not None]
+
+    async def tenants(self) -> list[str]:
+        """Those that have sessions, newest activity first."""
+        await self.flush()
+        return [tenant for tenant, _ in await self._tenants(now_ms() - self._ttl_ms)]
+
+    async def forget(self, tenant: str) -> None:
+        """Removes what is kept of a tenant beside its sessions."""
+        await self._connection.command("delete", keys.index(tenant))
+        await self._connection.command("delete", keys.aliases(tenant))
+        await self._connection.command("zrem", keys.TENANTS, tenant)
 
     def touch(self, address: Address, at_ms: int) -> None:
         """Notes the session's activity for the indexes, which are written behind the caller's back."""
@@ -104,6 +158,7 @@ class SessionIndex:
             for tenant, scores in by_tenant.items():
                 pipeline.zadd(keys.index(tenant), scores, gt=True)
                 pipeline.pexpire(keys.index(tenant), self._ttl_ms)
+                pipeline.pexpire(keys.aliases(tenant), self._ttl_ms)
                 pipeline.zadd(keys.TENANTS, {tenant: max(scores.values())}, gt=True)
             pipeline.pexpire(keys.TENANTS, self._ttl_ms)
             await pipeline.execute()
@@ -142,16 +197,17 @@ class SessionIndex:
             if len(piece) < CHUNK_ITEMS:
                 return found
 
-    async def _count(self, tenants: Sequence[tuple[str, int]], oldest: int) -> int:
-        """Sessions in the tenants' indexes, which are swept of expired ones on this occasion."""
+    async def _count(self, tenants: Sequence[tuple[str, int]], kept_since: int, oldest: int) -> int:
+        """Sessions in the tenants' indexes that were active since `oldest`. On this occasion those are taken out that
+        were not since `kept_since`: they have expired."""
         if not tenants:
             return 0
 
         async def sweep(client: Any) -> Any:
             pipeline = client.pipeline(transaction=False)
             for tenant, _ in tenants:
-                pipeline.zremrangebyscore(keys.index(tenant), "-inf", f"({oldest}")
-                pipeline.zcard(keys.index(tenant))
+                pipeline.zremrangebyscore(keys.index(tenant), "-inf", f"({kept_since}")
+                pipeline.zcount(keys.index(tenant), oldest, "+inf")
             return await pipeline.execute()
 
         return sum((await self._connection.call(sweep))[1::2])
@@ -193,6 +249,10 @@ class SessionIndex:
 
 def _encode_cursor(entry: Entry) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(entry)).decode().rstrip("=")
+
+
+def is_cursor(text: str) -> bool:
+    return _decode_cursor(text) is not None
 
 
 def _decode_cursor(cursor: str | None) -> Entry | None:

@@ -16,13 +16,15 @@ from proxy_plugin.sessions.keys import SessionKeys
 from proxy_plugin.sessions.records import (
     agent_switch,
     list_length,
+    profile_values,
+    readable,
+    readable_body,
     session_info,
     snapshot_record,
-    stored_body,
     stored_node,
     subtask_record,
 )
-from proxy_plugin.sessions.tree import Branch, History, SessionInfo, Snapshot, StoredNode, Subtask
+from proxy_plugin.sessions.tree import Branch, History, NodePath, SessionInfo, Snapshot, StoredNode, Subtask
 
 CHUNK_BYTES = 1_000_000
 """About the most that one command or reply carries; a single larger message makes one of its own."""
@@ -42,10 +44,13 @@ class SessionReader:
         infos = await self.infos([address])
         if infos[0] is None:
             return None
-        name = keys.of_session(address).agents
-        switches = await self._connection.command("lrange", name, 0, -1)
-        history = tuple(agent_switch(entry) for entry in switches)
-        return replace(infos[0], agent_history=history, switch_count=len(history))
+        names = keys.of_session(address)
+        switches, profile = await asyncio.gather(
+            self._connection.command("lrange", names.agents, 0, -1),
+            self._connection.command("hgetall", names.profile),
+        )
+        history = tuple(filter(None, (readable(agent_switch, entry) for entry in switches)))
+        return replace(infos[0], agent_history=history, switch_count=len(history), **profile_values(profile))
 
     async def history(self, address: Address, *, branch: str | None = None, node: str | None = None) -> History | None:
         """The path to `node` (an id or its beginning), to the head of `branch`, or to the current head. None
@@ -58,13 +63,16 @@ class SessionReader:
         if node is not None:
             head = await self.resolve(names, node) or ""
         elif branch is not None:
-            stored = await self._connection.command("hget", names.branches, tree.clean(branch))
-            head = tree.decode_branch(branch, stored).head if stored else ""
-        if not head and (node is not None or branch is not None):
+            stored = await self.branch(address, branch)
+            head = stored.head if stored else ""
+            node = node if stored else ""
+        if not head and node is not None:
             return None
         nodes, missing = await self._path(names, head)
         nodes = await self._with_bodies(names, nodes, missing)
         lead = await self._lead(names, nodes[-1].lead) if nodes else None
+        if missing or (nodes and nodes[-1].lead and lead is None):
+            await self._connection.run("damaged", [names.meta], [])
         count = (nodes[-1].depth if nodes else 0) + (list_length(lead) if lead else 0)
         return History(session, head, lead, tuple(nodes), count, tuple(missing))
 
@@ -80,37 +88,90 @@ class SessionReader:
             self._connection.command("hget", names.nodes, full),
             self._connection.command("hget", names.bodies, full),
         )
-        return stored_node(full, head, body)
+        node = stored_node(full, head, None)
+        return replace(node, body=readable_body(body)) if node is not None else None
+
+    async def branch(self, address: Address, name: str) -> Branch | None:
+        if not address.session_id:
+            return None
+        stored = await self._connection.command("hget", keys.of_session(address).branches, tree.clean(name))
+        return readable(tree.decode_branch, name, stored) if stored else None
 
     async def branches(self, address: Address) -> tuple[Branch, ...]:
         """In the order in which they were made."""
         if not address.session_id:
             return ()
         names = keys.of_session(address)
-        found = [tree.decode_branch(f.decode(), v) async for f, v in self._fields(names.branches)]
-        return tuple(sorted(found, key=lambda branch: (branch.created_ms, len(branch.name), branch.name)))
+        found = [readable(tree.decode_branch, f.decode(), v) async for f, v in self._fields(names.branches)]
+        return tuple(sorted(filter(None, found), key=lambda branch: (branch.created_ms, len(branch.name), branch.name)))
 
     async def subtasks(self, address: Address) -> tuple[Subtask, ...]:
         """In the order in which they began."""
         if not address.session_id:
             return ()
         fields = {f.decode(): v async for f, v in self._fields(keys.of_session(address).subtasks)}
-        found = [subtask_record(v, fields.get(f + ":end")) for f, v in fields.items() if not f.endswith(":end")]
-        return tuple(sorted(found, key=lambda subtask: (subtask.started_ms, subtask.first)))
+        began = {field: value for field, value in fields.items() if not field.endswith(":end")}
+        found = [readable(subtask_record, value, fields.get(field + ":end")) for field, value in began.items()]
+        return tuple(sorted(filter(None, found), key=lambda subtask: (subtask.started_ms, subtask.first)))
 
     async def snapshots(self, address: Address) -> tuple[Snapshot, ...]:
         """Those that have not expired, in the order in which they were made."""
         if not address.session_id:
             return ()
-        name, now = keys.of_session(address).snapshots, now_ms()
-        await self._connection.command("zremrangebyscore", name, "-inf", now)
+        names, now = keys.of_session(address), now_ms()
+        if expired := await self._connection.command("zrangebyscore", names.snapshots, "-inf", now, 0, CHUNK_ITEMS):
+            await self._connection.command("hdel", names.named, *expired)
+            await self._connection.command("zrem", names.snapshots, *expired)
         found: list[Snapshot] = []
+        begin = 0
         while True:
-            begin = len(found)
-            piece = await self._connection.command("zrange", name, begin, begin + CHUNK_ITEMS - 1, withscores=True)
-            found += [snapshot_record(member, score) for member, score in piece]
+            piece = await self._connection.command(
+                "zrangebyscore", names.snapshots, f"({now}", "+inf", start=begin, num=CHUNK_ITEMS, withscores=True
+            )
+            stored = await self._connection.command("hmget", names.named, [i for i, _ in piece]) if piece else []
+            read = [
+                readable(snapshot_record, snapshot_id.decode(), record, score)
+                for (snapshot_id, score), record in zip(piece, stored, strict=True)
+            ]
+            found += filter(None, read)
+            begin += len(piece)
             if len(piece) < CHUNK_ITEMS:
                 return tuple(sorted(found, key=lambda snapshot: (snapshot.created_ms, snapshot.snapshot_id)))
+
+    async def snapshot(self, address: Address, snapshot_id: str) -> Snapshot | None:
+        """None where there is none of this id, or it has expired or is damaged."""
+        if not address.session_id:
+            return None
+        names = keys.of_session(address)
+        expires = await self._connection.command("zscore", names.snapshots, tree.clean(snapshot_id))
+        stored = await self._connection.command("hget", names.named, tree.clean(snapshot_id))
+        if expires is None or stored is None or expires <= now_ms():
+            return None
+        return readable(snapshot_record, snapshot_id, stored, expires)
+
+    async def path(self, address: Address, node: str) -> NodePath:
+        """The path to a node, without the bodies; `node` "" is the place before the first message."""
+        names = keys.of_session(address)
+        nodes, missing = await self._path(names, node)
+        lead = await self._lead(names, nodes[-1].lead) if nodes else None
+        return NodePath(tuple(nodes), list_length(lead) if lead else 0, tuple(missing))
+
+    async def tree(self, address: Address) -> tuple[tuple[StoredNode, ...], tuple[str, ...]]:
+        """All nodes without their bodies, parents before children, and the ids of those that are damaged."""
+        nodes: list[StoredNode] = []
+        damaged: list[str] = []
+        async for name, head in self._fields(keys.of_session(address).nodes):
+            node = stored_node(name.decode(), head, None)
+            if node is not None:
+                nodes.append(node)
+            else:
+                damaged.append(name.decode())
+        unique = {node.id: node for node in nodes}  # a scan may return what moves meanwhile twice
+        return tuple(sorted(unique.values(), key=tree.place_in_tree)), tuple(sorted(set(damaged)))
+
+    async def bodies(self, address: Address, nodes: Sequence[StoredNode]) -> list[StoredNode]:
+        """The same nodes with their bodies, None where it is damaged."""
+        return await self._with_bodies(keys.of_session(address), nodes, [])
 
     async def infos(self, addresses: Sequence[Address]) -> list[SessionInfo | None]:
         """Several sessions at once, None for each that is not there."""
@@ -152,20 +213,34 @@ class SessionReader:
                 return
 
     async def _path(self, names: SessionKeys, head: str) -> tuple[list[StoredNode], list[str]]:
-        """Heads of the path to a node, root first, and what of it is missing."""
+        """Heads of the path to a node, root first, and what of it is missing; beyond that the path goes on where
+        what is left of the tree tells."""
         found: list[StoredNode] = []
-        at = head
-        while at:
+        missing: list[str] = []
+        at, seen = head, set[str]()
+        while at and at not in seen:
+            seen.add(at)
             reply = await self._connection.run("walk", [names.nodes], [at, CHUNK_ITEMS])
-            for index in range(0, len(reply) - 1, 2):
-                try:
-                    found.append(tree.decode_head(reply[index].decode(), reply[index + 1]))
-                except ValueError:
-                    return found[::-1], [reply[index].decode()]
-            if len(reply) % 2:
-                return found[::-1], [reply[-1].decode()]
-            at = found[-1].parent
-        return found[::-1], []
+            heads = dict(zip(reply[::2], [*reply[1::2], None], strict=False))
+            for name, stored in heads.items():
+                node = stored_node(name.decode(), stored, None)
+                if node is None:
+                    missing.append(name.decode())
+                    at = await self._above_lost(names, missing[-1], found[-1] if found else None)
+                    break
+                found.append(node)
+                seen.add(node.id)
+                at = node.parent
+        return found[::-1], missing
+
+    async def _above_lost(self, names: SessionKeys, lost: str, behind: StoredNode | None) -> str:
+        """Where the path goes on above a lost node (tree.above_lost)."""
+        if behind is not None and behind.depth <= 2:
+            return ""
+        found = [stored_node(name.decode(), head, None) async for name, head in self._fields(names.nodes)]
+        ends = [readable(tree.decode_branch, "", value) async for _, value in self._fields(names.branches)]
+        nodes = {node.id: node for node in found if node is not None}
+        return tree.above_lost(lost, behind, nodes, {branch.head for branch in ends if branch is not None})
 
     async def _with_bodies(
         self, names: SessionKeys, nodes: Sequence[StoredNode], missing: list[str]
@@ -181,7 +256,7 @@ class SessionReader:
             ids = [node.id for node in nodes[begin:end]]
             stored = await self._connection.command("hmget", names.bodies, ids)
             for node, value in zip(nodes[begin:end], stored, strict=True):
-                body = stored_body(value)
+                body = readable_body(value)
                 if body is None:
                     missing.append(node.id)
                 whole.append(replace(node, body=body))
@@ -191,7 +266,7 @@ class SessionReader:
     async def _lead(self, names: SessionKeys, lead: str) -> bytes | None:
         if not lead:
             return None
-        return stored_body(await self._connection.command("hget", names.leads, lead))
+        return readable_body(await self._connection.command("hget", names.leads, lead))
 
 
 def now_ms() -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from proxy_plugin.sessions import identity, keys, tree
+from proxy_plugin.sessions.bodies import decode_body
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.tree import Base, Commit, SessionInfo, Snapshot, StoredNode, Subtask
+
+T = TypeVar("T")
 
 GOES_ON = "goes_on"
 """In the place of a subtask's field: the one that the base belongs to."""
@@ -25,6 +31,7 @@ def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[
         mark = commit.before(start) if start >= 0 else ""
     said = {"explicit": explicit, "name": name, "mark": mark, "subtask": ""}
     ended = _end(commit.tip, commit.at_ms) if commit.closes else ""
+    said |= {"attempts": str(tree.MAX_ATTEMPTS), "again": attempt_said(commit.at_ms, commit.subtask_given)}
     if start < 0 and commit.base is not None:
         return {**said, "subtask": GOES_ON, "before": "", "ended": ended}
     if not 0 <= start < len(ids) or commit.subtask_start >= len(ids):
@@ -32,37 +39,84 @@ def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[
     before = commit.before(start)
     subtask_id = name if explicit else tree.automatic(ids[start])
     agent = _cleaned(commit.subtask_agent) or _cleaned(commit.agent)
-    snapshot_id = "snap-" + sha256(f"{before}\0{subtask_id}".encode()).hexdigest()[:16]
-    record = {
-        "id": subtask_id,
-        "base": before,
-        "first": ids[start],
-        "started": commit.at_ms,
-        "agent": agent,
-        "description": _cleaned(commit.subtask_description),
-        "snapshot": snapshot_id,
-        "explicit": bool(explicit),
-    }
-    snapshot = {
-        "id": snapshot_id,
-        "name": subtask_id,
-        "node": before,
-        "created": commit.at_ms,
-        "size": commit.size_bytes,
-        "messages": commit.depth - len(ids) + start + lead_count,
-        "agent": agent,
-        "auto": True,
-    }
+    beginning = Beginning(
+        id=subtask_id,
+        base=before,
+        first=ids[start],
+        at_ms=commit.at_ms,
+        agent=agent,
+        description=_cleaned(commit.subtask_description),
+        explicit=bool(explicit),
+        depends_on=commit.subtask_depends_on,
+        given=commit.subtask_given,
+        metadata=commit.subtask_metadata,
+        size_bytes=commit.size_bytes,
+        message_count=commit.depth - len(ids) + start + lead_count,
+    )
     return {
         **said,
         "subtask": explicit or subtask_id,
-        "record": _json(record),
+        **begun(beginning),
         "before": before,
-        "snapshot": _json(snapshot),
         "expires": str(commit.at_ms + snapshot_ttl_ms),
         "ended": ended,
         "ended_before": _end(before, commit.at_ms),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a subtask begins. `size_bytes` and `message_count`: of the path that its snapshot names."""
+
+    id: str
+    base: str
+    first: str
+    at_ms: int
+    agent: str | None
+    description: str | None
+    explicit: bool
+    depends_on: Sequence[str] = ()
+    given: Sequence[str] = ()
+    metadata: Mapping[str, Any] | None = None
+    size_bytes: int = 0
+    message_count: int = 0
+
+
+def begun(said: Beginning) -> dict[str, str]:
+    """The record of a subtask that begins, and its automatic snapshot, in the words of the scripts."""
+    snapshot_id = "snap-" + sha256(f"{said.base}\0{said.id}".encode()).hexdigest()[:16]
+    record = {
+        "id": said.id,
+        "base": said.base,
+        "first": said.first,
+        "started": said.at_ms,
+        "agent": said.agent,
+        "description": said.description,
+        "snapshot": snapshot_id,
+        "explicit": said.explicit,
+    }
+    needs, given = ([tree.clean(one) for one in ids] for ids in (said.depends_on, said.given))
+    optional = {"depends_on": needs, "given": given, "metadata": said.metadata}
+    named = {
+        "name": said.id,
+        "node": said.base,
+        "created": said.at_ms,
+        "size": said.size_bytes,
+        "messages": said.message_count,
+        "agent": said.agent,
+        "auto": True,
+    }
+    return {
+        "record": _json(record | {key: value for key, value in optional.items() if value}),
+        "snapshot": snapshot_id,
+        "named": _json(named)[1:],
+    }
+
+
+def attempt_said(at_ms: int, given: Sequence[str]) -> str:
+    """What is noted of a further attempt at a subtask, without its beginning, which the script knows."""
+    said: dict[str, Any] = {"state": "in_progress", "started": at_ms}
+    return _json(said | ({"given": [tree.clean(one) for one in given]} if given else {}))[1:]
 
 
 def _end(result: str, at_ms: int) -> str:
@@ -98,20 +152,38 @@ def session_info(
     return SessionInfo(
         tenant=address.tenant,
         session_id=address.session_id,
-        message_count=int(meta.get(b"messages", 0)),
-        created_ms=int(meta[b"created"]),
-        last_activity_ms=int(meta.get(b"last", meta[b"created"])),
+        message_count=_number(meta, b"messages"),
+        created_ms=_number(meta, b"created"),
+        last_activity_ms=_number(meta, b"last") or _number(meta, b"created"),
         current_agent=meta[b"agent"].decode() if b"agent" in meta else None,
         agent_history=(),
         switch_count=switches,
-        last_switch_ms=orjson.loads(last)["timestamp"] if last else None,
+        last_switch_ms=readable(lambda entry: int(orjson.loads(entry)["timestamp"]), last) if last else None,
         branch=meta.get(b"cur", b"").decode(),
         head=meta.get(b"head", b"").decode(),
         branches=branches,
         snapshots=snapshots,
-        subtasks=int(meta.get(b"subtasks", 0)),
-        requests=int(meta.get(b"requests", 0)),
+        subtasks=_number(meta, b"subtasks"),
+        requests=_number(meta, b"requests"),
+        size_bytes=_number(meta, b"bytes"),
+        title=meta[b"title"].decode() if b"title" in meta else None,
     )
+
+
+def _number(meta: Mapping[bytes, bytes], name: bytes) -> int:
+    """0 where it is not there or damaged."""
+    text = meta.get(name, b"")
+    return int(text) if text.isdigit() else 0
+
+
+def profile_values(stored: dict[bytes, bytes]) -> dict[str, Any]:
+    """What a user gave to a session beside its title, by the names of SessionInfo; without what is damaged."""
+    values = {
+        "description": readable(bytes.decode, stored.get(b"description")),
+        "metadata": readable(orjson.loads, stored.get(b"metadata")),
+        "aliases": readable(lambda aliases: tuple(orjson.loads(aliases)), stored.get(b"aliases")),
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def subtask_record(began: bytes, ended: bytes | None) -> Subtask:
@@ -123,27 +195,34 @@ def subtask_record(began: bytes, ended: bytes | None) -> Subtask:
         base=record["base"],
         first=record["first"],
         result=end.get("result"),
-        started_ms=record["started"],
+        started_ms=end.get("started") or record["started"],
         ended_ms=end.get("ended"),
         agent=record["agent"],
         description=record["description"],
         snapshot_id=record["snapshot"],
         explicit=record["explicit"],
+        attempts=end.get("attempts") or 1,
+        error_message=end.get("error"),
+        result_text=end.get("text"),
+        depends_on=tuple(record.get("depends_on", ())),
+        given=tuple(end.get("given") or (() if "started" in end else record.get("given", ()))),
+        metadata=record.get("metadata") or {},
     )
 
 
-def snapshot_record(stored: bytes, expires: float) -> Snapshot:
+def snapshot_record(snapshot_id: str, stored: bytes, expires: float) -> Snapshot:
     record = orjson.loads(stored)
     return Snapshot(
-        snapshot_id=record["id"],
+        snapshot_id=snapshot_id,
         name=record["name"],
         node=record["node"],
         created_ms=record["created"],
-        expires_ms=int(expires),
+        expires_ms=None if math.isinf(expires) else int(expires),
         size_bytes=record["size"],
         message_count=record["messages"],
         agent=record["agent"],
         auto=record["auto"],
+        title=record["title"],
     )
 
 
@@ -183,8 +262,25 @@ def stored_node(node: str, head: bytes | None, body: bytes | None) -> StoredNode
 
 def stored_body(stored: bytes | None) -> bytes | None:
     try:
-        return tree.decode_body(stored) if stored is not None else None
+        return decode_body(stored) if stored is not None else None
     except ValueError:
+        return None
+
+
+def readable_body(stored: bytes | None) -> bytes | None:
+    """None also where the body is no JSON object or list."""
+    body = stored_body(stored)
+    try:
+        return body if body is not None and isinstance(orjson.loads(body), dict | list) else None
+    except ValueError:
+        return None
+
+
+def readable(read: Callable[..., T], *stored: Any) -> T | None:
+    """What `read` makes of a stored record, None where that is damaged."""
+    try:
+        return read(*stored)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

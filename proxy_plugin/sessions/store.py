@@ -17,15 +17,31 @@ from typing import Any
 import orjson
 
 from proxy_plugin import events
-from proxy_plugin.events import Emit, SnapshotCreated, SnapshotRestored
+from proxy_plugin.events import Emit, PassedThrough, SnapshotCreated, SnapshotRestored, SubtaskChanged
 from proxy_plugin.sessions import keys, tree
+from proxy_plugin.sessions.bodies import encode_body, size_of
+from proxy_plugin.sessions.branches import BranchStore
 from proxy_plugin.sessions.connection import Connection
+from proxy_plugin.sessions.damage import Damage
+from proxy_plugin.sessions.edits import Edits
+from proxy_plugin.sessions.feed import Feed
+from proxy_plugin.sessions.flights import Flights
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.index import SessionIndex
 from proxy_plugin.sessions.kept import KeptPaths
+from proxy_plugin.sessions.limits import Limits
+from proxy_plugin.sessions.locks import Locks
+from proxy_plugin.sessions.profile import ProfileStore
 from proxy_plugin.sessions.reader import CHUNK_BYTES, CHUNK_ITEMS, SessionReader
 from proxy_plugin.sessions.recent import Recent
 from proxy_plugin.sessions.records import agent_said, list_length, subtask_said
+from proxy_plugin.sessions.recovery import Recovery
+from proxy_plugin.sessions.requests import RequestStore
+from proxy_plugin.sessions.search import SessionSearch
+from proxy_plugin.sessions.snapshots import SnapshotStore
+from proxy_plugin.sessions.subtasks import SubtaskStore
+from proxy_plugin.sessions.sweep import Sweep
+from proxy_plugin.sessions.transfer import Transfer
 from proxy_plugin.sessions.tree import Commit, Committed
 from proxy_plugin.settings import Settings
 
@@ -45,7 +61,8 @@ class SessionStore:
     """Commits and deletes sessions. Raises redis-py's errors; `writer.GuardedStore` stands in front of it on the
     request path.
 
-    reader  what one session holds    index  which sessions there are    kept  ends of paths by foreign ids"""
+    reader    what one session holds    index     which sessions there are    kept  ends of paths by foreign ids
+    searches  over a session's texts    transfer  export and import           feed  messages as they are committed"""
 
     def __init__(self, connection: Connection, settings: Settings, emit: Emit = events.ignore) -> None:
         self.reader = SessionReader(connection)
@@ -53,11 +70,31 @@ class SessionStore:
         self._ttl_ms = settings.store.session_ttl_s * 1000
         self.index = SessionIndex(connection, self.reader, self._ttl_ms)
         self.kept = KeptPaths(connection, self._ttl_ms)
+        self.damage = Damage(connection, self.reader, self._ttl_ms)
+        self.flights = Flights(connection, self._ttl_ms)
+        self.limits = Limits(connection, self.reader, settings.store)
+        self._max_age_ms = settings.reset.max_age_s * 1000
+        self.locks = Locks(connection)
+        self.sweep = Sweep(connection, self.index, self.locks, self.delete, self._ttl_ms)
+        self.recovery = Recovery(
+            connection, self.reader, self.index, self.flights, self.sweep,
+            settings.recovery.lease_s * 1000, self._ttl_ms, emit,
+        )  # fmt: skip
         self._snapshot_ttl_ms = settings.store.snapshot_ttl_s * 1000
+        edits = Edits(connection, self.index, self._ttl_ms)
+        self.branches = BranchStore(self.reader, edits)
+        self.snapshots = SnapshotStore(self.reader, edits, self._snapshot_ttl_ms, emit)
+        self.subtasks = SubtaskStore(connection, self.reader, edits, self._snapshot_ttl_ms, emit)
+        self.profiles = ProfileStore(connection, self.reader, edits, self._ttl_ms)
+        self.transfer = Transfer(connection, self.index, self.profiles, self._ttl_ms)
+        self.searches = SessionSearch(connection, self.reader)
+        self.requests = RequestStore(connection, settings.store.keep_requests, self._ttl_ms)
+        self.feed = Feed(connection)
         self._emit = emit
         self._known: Recent = Recent(10_000)  # (tag, session id) -> _Known
         self._numbers: Recent = Recent(20_000)  # (tag, first reply or token), and tag for the last one -> n
         self._lead_counts: Recent = Recent(1_000)
+        self._passed: Recent = Recent(1_000)  # tokens of requests that were counted as passed without being stored
 
     async def commit(self, commit: Commit) -> Committed:
         """Stores the path, whole or not at all. Running it twice gives the same state."""
@@ -69,6 +106,8 @@ class SessionStore:
                     return replace(await self.commit(commit.alone), alone=True)
                 case b"ok":
                     return self._committed(attempt, reply)
+                case b"full":
+                    return self._refused(attempt, reply)
                 case b"deleted":
                     self._forget(attempt.address)
                     session_id = attempt.address.session_id
@@ -78,6 +117,10 @@ class SessionStore:
                 case b"open":
                     attempt.number, attempt.own = int(reply[1]), True
                     attempt.base, attempt.lead_stored = 0, False
+                case b"damaged":
+                    self._forget(attempt.address)
+                    attempt.trips += 1
+                    await self.damage.heal(commit, attempt.address)
                 case b"missing":
                     self._forget(attempt.address)
                     attempt.staged = False
@@ -100,9 +143,9 @@ class SessionStore:
         commit, address = attempt.commit, attempt.address
         if attempt.base is None:
             attempt.base, attempt.lead_stored = self._assume(commit, address)
-        bodies = {i: tree.encode_body(commit.bodies[i]) for i in range(attempt.base, len(commit.ids))}
+        bodies = {i: encode_body(commit.bodies[i]) for i in range(attempt.base, len(commit.ids))}
         if not attempt.staged and sum(map(len, bodies.values())) > CHUNK_BYTES:
-            reply = await self._run(attempt, check=True, bodies={})
+            reply = await self._run(attempt, check=True, bodies={}, added=sum(map(len, bodies.values())))
             if reply[0] != b"checked":
                 return reply
             attempt.own = bool(attempt.number)  # a number given out by the check is this commit's
@@ -155,7 +198,7 @@ class SessionStore:
                 piece, size = [], 0
         return True
 
-    async def _run(self, attempt: _Attempt, *, check: bool, bodies: dict[int, bytes]) -> Any:
+    async def _run(self, attempt: _Attempt, *, check: bool, bodies: dict[int, bytes], added: int = 0) -> Any:
         commit, address, base = attempt.commit, attempt.address, attempt.base or 0
         names = keys.of_session(address)
         key_list = [*names.data, names.tomb]
@@ -168,6 +211,7 @@ class SessionStore:
             first = keys.first(address, commit.first_reply) if commit.first_reply else count
             key_list += (count, first, keys.token(address, commit.token))
         lead_count = self._lead_count(commit)
+        flight = self.flights.said(commit, address)
         said = {
             "now": str(commit.at_ms),
             "now_hex": f"{max(0, commit.at_ms):012x}",
@@ -177,6 +221,7 @@ class SessionStore:
             "bound": commit.root,
             "lead": commit.lead.id if commit.lead else "",
             "messages": str(lead_count),
+            "size": str(commit.size_bytes),
             "continues": commit.first_reply is not None and commit.first_reply != commit.tip,
             "number": number,
             "mode": mode,
@@ -185,17 +230,31 @@ class SessionStore:
             "kept": [under for under, _ in commit.kept],
             **subtask_said(commit, lead_count, self._snapshot_ttl_ms),
             **agent_said(commit),
+            **flight,
+            **self.limits.said(address),
+            **self._age_said(commit),
+            "adding": len(commit.ids) - base,
+            "added": added,
         }
-        lead_value = tree.encode_body(commit.lead.body) if commit.lead and not attempt.lead_stored else b""
+        lead_value = encode_body(commit.lead.body) if commit.lead and not attempt.lead_stored else b""
         args: list[str | bytes | int] = [orjson.dumps(said), lead_value]
         for index, body in bodies.items():
             args += (
                 commit.ids[index],
-                tree.encode_head(commit, index, len(body) - 2),
+                tree.encode_head(commit, index, size_of(body)),
                 b"" if attempt.staged else body,
             )
         attempt.trips += 1
-        return await self._connection.run("commit", key_list, args)
+        reply = await self._connection.run("commit", key_list, args)
+        if reply[0] == b"ok":
+            self.flights.committed(address, flight)
+        return reply
+
+    def _age_said(self, commit: Commit) -> dict[str, Any]:
+        start = commit.subtask_start
+        if not self._max_age_ms or commit.kind != "request" or not 0 < start < len(commit.ids):
+            return {}
+        return {"age": self._max_age_ms, "opens": commit.ids[start]}
 
     def _lead_count(self, commit: Commit) -> int:
         """Messages in the commit's lead; one that goes on without any keeps that of its base."""
@@ -212,14 +271,34 @@ class SessionStore:
         self._remember(commit, address)
         self.kept.keep(commit, address)
         self.index.touch(address, commit.at_ms)
-        created, restored = int(reply[2]), int(reply[3])
+        created, ran = int(reply[2]), [int(ms) / 1000 for ms in reply[3].split()]
+        restored = len(ran)
         for _ in range(created):
             self._emit(SnapshotCreated(commit.size_bytes))
         for _ in range(restored):
             self._emit(SnapshotRestored())
-        marks = tuple(dict.fromkeys(mark.decode() for mark in reply[5:]))
-        new, branch = int(reply[1]), reply[4].decode()
-        return Committed(address.session_id, new, bool(created), bool(restored), marks, branch, attempt.trips)
+        told = reply[5].decode()
+        for _ in range(created + (told == "again")):
+            self._emit(SubtaskChanged("in_progress"))
+        for seconds in ran:
+            self._emit(SubtaskChanged("completed", seconds))
+        self.limits.committed(address, int(reply[6]), restored)
+        resets, marks = _told_of_old(reply[7:])
+        return Committed(
+            address.session_id, int(reply[1]), bool(created), bool(restored), marks, reply[4].decode(), attempt.trips,
+            refused=told == "refused", resets=resets,
+        )  # fmt: skip
+
+    def _refused(self, attempt: _Attempt, reply: Sequence[bytes]) -> Committed:
+        """Counts each request once, whichever of its commits it is."""
+        address, token, reason = attempt.address, attempt.commit.token, reply[1].decode()
+        if token not in self._passed:
+            self._passed.put(token, None)
+            self._emit(PassedThrough(reason))
+        self.limits.refused(address, reason, int(reply[2]), int(reply[3]))
+        resets, marks = _told_of_old(reply[4:])
+        place, trips = address.session_id, attempt.trips
+        return Committed(place, 0, False, False, marks, "", trips, resets=resets, full=reason)
 
     def _remember(self, commit: Commit, address: Address) -> None:
         place = (address.tag, address.session_id)
@@ -240,33 +319,51 @@ class SessionStore:
     def _forget(self, address: Address) -> None:
         self._known.pop((address.tag, address.session_id), None)
 
-    async def delete(self, address: Address) -> bool:
+    async def delete(self, address: Address, idle_since_ms: int | None = None) -> bool:
         """Removes the session with everything in it; for a minute late commits are refused. False where
-        there was none."""
+        there was none, or it was used since that time."""
         if not address.session_id:
             return False
         names = keys.of_session(address)
         data = [key for key in names.data if key != names.links]
+        idle = "" if idle_since_ms is None else idle_since_ms
         kept = await self._connection.command("smembers", names.kept)
+        session = await self.reader.session(address)
         while True:
             links = await self._connection.command("smembers", names.links)
             key_list = [names.tomb, names.links, *data, *(link.decode() for link in sorted(links))]
-            there = await self._connection.run("delete", key_list, [TOMB_SECONDS * 1000, len(data)])
+            there = await self._connection.run("delete", key_list, [TOMB_SECONDS * 1000, len(data), idle])
             if there >= 0:
                 break
+        if not there and idle_since_ms is not None:
+            return False
         await self.kept.remove([under.decode() for under in kept])
+        await self.profiles.release(address, session.aliases if session else ())
         self._forget(address)
+        self.subtasks.forget(address)
         await self.index.remove(address)
         return bool(there)
 
     async def close(self) -> None:
         """Writes what the indexes still lack. The connection is its owner's to close."""
+        await self.requests.close()
+        await self.limits.close()
+        await self.flights.close()
+        await self.recovery.stop()
         await self.kept.close()
         await self.index.close()
 
     async def ping(self) -> None:
         """Returns when the server answers."""
         await self._connection.command("ping")
+
+
+def _told_of_old(reply: Sequence[bytes]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Nodes at which the session was reset, and those that mark ends of subtasks."""
+    resets = reply[0].decode()
+    marks = dict.fromkeys(mark.decode() for mark in reply[1:])
+    return tuple(resets[at : at + 32] for at in range(0, len(resets), 32)), tuple(marks)
+
 
 @dataclass(slots=True)
 class _Attempt:

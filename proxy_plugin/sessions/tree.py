@@ -14,13 +14,13 @@ script can walk and compare without ever touching a body:
     3..34  parent, or dashes           107..     field of the explicit subtask, or nothing
     35..42 depth, 8 hex digits
 
-`bodies` holds two characters (layout version, codec; codec "0" = plain) and the bytes as they were given.
+`bodies` holds the message itself, see bodies.py.
 "side" marks the first exchange of a further root (a title request under the same session id).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -33,10 +33,12 @@ from proxy_plugin.sessions.identity import Address
 REF_LENGTH = 12
 """Fewest characters of a node id that name it."""
 
+MAX_ATTEMPTS = 3
+"""At a subtask; one that failed as often has failed for good."""
+
 _VERSION = "1"
-_PLAIN_BODY = b"10"
-_NO_ID = "-" * 32
-_INHERIT = "." * REF_LENGTH
+NO_ID = "-" * 32
+INHERIT = "." * REF_LENGTH
 _INCOMPLETE, _SIDE = 1, 2
 _ROLES = {"user": "u", "assistant": "a", "tool": "t", "system": "s"}
 _ROLE_NAMES = {letter: role for role, letter in _ROLES.items()}
@@ -84,6 +86,8 @@ class Commit:
     closes       this reply is a complete assistant text without calls: the running subtask is done
     subtask_id   explicit subtask, the client's text; `explicit_base`: index at which one begins that was
                  not running before
+    subtask_depends_on, subtask_given   ids of the subtasks that it needs the results of, and of those whose it has
+    subtask_metadata   what else the client says of it
     incomplete   the client left while this reply was streamed
     size_bytes   bytes of the path's messages; also taken as the memory that the commit holds
     token        one value per client request: its reply is committed with the same (`dataclasses.replace`
@@ -106,6 +110,9 @@ class Commit:
     subtask_id: str | None = None
     subtask_description: str | None = None
     subtask_agent: str | None = None
+    subtask_depends_on: tuple[str, ...] = ()
+    subtask_given: tuple[str, ...] = ()
+    subtask_metadata: Mapping[str, Any] | None = None
     explicit_base: int = 0
     agent: str | None = None
     agent_reason: str | None = None
@@ -141,7 +148,9 @@ class Commit:
 class Committed:
     """What a commit did. `marks`: nodes after which explicit subtasks of this session began. `branch`: the
     one that grew, or the current one. `deleted`: the session was deleted a moment ago; nothing is stored.
-    `alone`: the base was not there, and Commit.alone is what is stored."""
+    `alone`: the base was not there, and Commit.alone is what is stored. `refused`: the subtask that the client
+    named is over for good; its record did not change. `resets`: nodes at which the session was reset for its age.
+    `full`: "session_full" or "tenant_full", the limit that the commit would have passed; nothing is stored."""
 
     session_id: str
     new_nodes: int
@@ -152,12 +161,16 @@ class Committed:
     round_trips: int
     deleted: bool = False
     alone: bool = False
+    refused: bool = False
+    resets: tuple[str, ...] = ()
+    full: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredNode:
     """`subtask`: field of the subtask it belongs to ("auto-…", or "x-…" for an explicit one). `size`: bytes
-    of the body. `body` is None where only heads were read, or where it is damaged."""
+    of the body. `body` is None where only heads were read, or where it is damaged. `start`: beginning of the id
+    of its implicit subtask's first node, which stands there beside an explicit one too."""
 
     id: str
     parent: str
@@ -170,10 +183,30 @@ class StoredNode:
     size: int
     lead: str
     body: bytes | None = None
+    start: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePath:
+    """A path without its texts, root first. `lead_count`: messages that lead it. `missing`: as in History."""
+
+    nodes: tuple[StoredNode, ...]
+    lead_count: int
+    missing: tuple[str, ...]
+
+    @property
+    def message_count(self) -> int:
+        return (self.nodes[-1].depth if self.nodes else 0) + self.lead_count
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(node.size for node in self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
+    """`head` is "" where it ends before the first message."""
+
     name: str
     head: str
     created_ms: int
@@ -182,20 +215,33 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
+    """A name for a node, "" before the first message. `expires_ms` None: it is pinned, kept as long as the session.
+    `size_bytes`: of the path to the node. `agent` and the session's `title`: as they were when it was made."""
+
     snapshot_id: str
     name: str
     node: str
     created_ms: int
-    expires_ms: int
+    expires_ms: int | None
     size_bytes: int
     message_count: int
     agent: str | None
     auto: bool
+    title: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        return self.expires_ms is None
 
 
 @dataclass(frozen=True, slots=True)
 class Subtask:
-    """`base` is the node before its `first`, "" at the root; `result` the reply that ended it."""
+    """`base` is the node before its `first`, "" at the root; `result` the reply that ended it. `first` is "" where
+    it was begun before its first message.
+
+    started_ms   when its newest attempt began, which is the one of this number: `attempts`
+    result_text  its result where that is no reply
+    depends_on   ids of the subtasks that it needs the results of; `given`: of those whose it has"""
 
     id: str
     state: str
@@ -208,12 +254,24 @@ class Subtask:
     description: str | None
     snapshot_id: str
     explicit: bool
+    attempts: int = 1
+    error_message: str | None = None
+    result_text: str | None = None
+    depends_on: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody may begin it again."""
+        return self.state == "completed" or (self.state == "failed" and self.attempts >= MAX_ATTEMPTS)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
     """A session without its messages. `branches`, `snapshots` and `subtasks` are numbers. `agent_history`:
-    {from, to, reason, timestamp}, oldest first; left empty in listings."""
+    {from, to, reason, timestamp}, oldest first. `size_bytes`: of the current path. Listings leave out the
+    `agent_history`, `description`, `metadata` and `aliases`."""
 
     tenant: str
     session_id: str
@@ -230,6 +288,17 @@ class SessionInfo:
     snapshots: int
     subtasks: int
     requests: int
+    size_bytes: int = 0
+    title: str | None = None
+    description: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def token_estimate(self) -> int:
+        """Tokens of the current path, by its size alone: a token is about four bytes of it (off by a fifth on
+        average, see history/tokens.py)."""
+        return -(-self.size_bytes // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +316,11 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`total` counts all sessions; `cursor` continues after the last one, None at the end."""
+    """`total` counts all sessions that were asked for, None where they are too many to look through; `cursor`
+    continues after the last one, None at the end."""
 
     sessions: tuple[SessionInfo, ...]
-    total: int
+    total: int | None
     cursor: str | None
 
 
@@ -276,13 +346,23 @@ def automatic(first: str) -> str:
 
 def encode_head(commit: Commit, index: int, size: int) -> str:
     """Head of the node at `index`. The script puts in what a node has from its parent."""
-    start = commit.ids[commit.subtask_start][:REF_LENGTH] if 0 <= commit.subtask_start <= index else _INHERIT
+    start = commit.ids[commit.subtask_start][:REF_LENGTH] if 0 <= commit.subtask_start <= index else INHERIT
     depth = commit.depth - len(commit.ids) + index + 1
     flags = _INCOMPLETE if commit.incomplete and index == len(commit.ids) - 1 else 0
     return (
         f"{_VERSION}{_ROLES.get(commit.roles[index], 'o')}{flags}"
-        f"{commit.before(index) or _NO_ID}{depth:08x}{max(0, commit.at_ms):012x}{size:08x}"
-        f"{start:.<{REF_LENGTH}}{commit.lead.id if commit.lead else _NO_ID}"
+        f"{commit.before(index) or NO_ID}{depth:08x}{max(0, commit.at_ms):012x}{size:08x}"
+        f"{start:.<{REF_LENGTH}}{commit.lead.id if commit.lead else NO_ID}"
+    )
+
+
+def encode_node(node: StoredNode) -> str:
+    """Head of a node as it is stored; the reverse of `decode_head`."""
+    flags = _INCOMPLETE * node.incomplete | _SIDE * node.side
+    explicit = "" if node.subtask == automatic(node.start) else node.subtask
+    return (
+        f"{_VERSION}{_ROLES.get(node.role, 'o')}{flags}{node.parent or NO_ID}{node.depth:08x}"
+        f"{max(0, node.at_ms):012x}{node.size:08x}{node.start:.<{REF_LENGTH}}{node.lead or NO_ID}{explicit}"
     )
 
 
@@ -295,7 +375,7 @@ def decode_head(node: str, head: bytes, body: bytes | None = None) -> StoredNode
     explicit = text[107:]
     return StoredNode(
         id=node,
-        parent="" if text[3:35] == _NO_ID else text[3:35],
+        parent="" if text[3:35] == NO_ID else text[3:35],
         depth=int(text[35:43], 16),
         role=_ROLE_NAMES.get(text[1], "other"),
         at_ms=int(text[43:55], 16),
@@ -303,22 +383,33 @@ def decode_head(node: str, head: bytes, body: bytes | None = None) -> StoredNode
         side=bool(flags & _SIDE),
         subtask=explicit or automatic(text[63:75]),
         size=int(text[55:63], 16),
-        lead="" if text[75:107] == _NO_ID else text[75:107],
+        lead="" if text[75:107] == NO_ID else text[75:107],
         body=body,
+        start=text[63:75],
     )
-
-
-def encode_body(body: bytes) -> bytes:
-    return _PLAIN_BODY + body
-
-
-def decode_body(stored: bytes) -> bytes:
-    """Raises ValueError for a layout or codec that this version does not know."""
-    if stored[:2] != _PLAIN_BODY:
-        raise ValueError("no body of this version")
-    return stored[2:]
 
 
 def decode_branch(name: str, stored: bytes) -> Branch:
     text = stored.decode("ascii")
-    return Branch(name, text[:32], int(text[32:44], 16), int(text[44:56], 16))
+    return Branch(name, "" if text[:32] == NO_ID else text[:32], int(text[32:44], 16), int(text[44:56], 16))
+
+
+def place_in_tree(node: StoredNode) -> tuple[int, int, str]:
+    """Sorts parents before children, and what came earlier first."""
+    return node.depth, node.at_ms, node.id
+
+
+def above_lost(lost: str, behind: StoredNode | None, nodes: Mapping[str, StoredNode], heads: Set[str]) -> str:
+    """Where a path goes on above a lost node, "" where nothing tells. `behind`: the node that stands on the lost
+    one, None where that was the newest; `heads`: where branches end.
+
+    Of the nodes above it, it is the deepest that nothing stands on and no branch ends at, since what stood on it
+    is lost. Without one, it is the newest of those one step above, which is a guess where branches part."""
+    depth = behind.depth - 1 if behind is not None else 1 + max((node.depth for node in nodes.values()), default=0)
+    stood_on = {node.parent for node in nodes.values()} | heads
+    above = [node for node in nodes.values() if node.depth < depth and node.id != lost]
+    until = behind.at_ms if behind is not None else max((node.at_ms for node in above), default=0)
+    loose = [node for node in above if node.id not in stood_on]
+    if not loose and behind is not None:
+        loose = [node for node in above if node.depth == depth - 1 and node.at_ms <= until]
+    return max(loose, key=lambda node: (node.depth, node.at_ms)).id if loose else ""

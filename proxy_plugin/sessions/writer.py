@@ -14,21 +14,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from proxy_plugin import events
-from proxy_plugin.events import Emit, PassedThrough, StoreCalled
+from proxy_plugin.events import BreakerTurned, Emit, PassedThrough, StoreCalled
 from proxy_plugin.logs import describe
+from proxy_plugin.patience import wait_patiently, within
 from proxy_plugin.sessions.breaker import Breaker
-from proxy_plugin.sessions.connection import is_transient, kind_of
+from proxy_plugin.sessions.connection import is_transient
 from proxy_plugin.sessions.deferral import DeferredReplies
 from proxy_plugin.sessions.identity import Address
+from proxy_plugin.sessions.outage import ADVICE, kind_of
+from proxy_plugin.sessions.requests import Request
 from proxy_plugin.sessions.store import SessionStore
+from proxy_plugin.sessions.subtasks import Place, Plan, Standing
 from proxy_plugin.sessions.tree import (
     Base,
     Commit,
@@ -66,7 +70,12 @@ class GuardedStore:
         self._emit = emit
         self._deadline = settings.deadlines.store_ms / 1000
         self._limit_bytes = settings.store.backlog_bytes
-        self._breaker = Breaker(settings.store.breaker_failures, settings.store.breaker_reset_ms / 1000)
+        self._breaker = Breaker(
+            settings.store.breaker_failures,
+            settings.store.breaker_reset_ms / 1000,
+            turned=lambda is_open: emit(BreakerTurned(is_open)),
+        )
+        self._said: set[str] = set()  # kinds of failure that the log has of this outage
         self._backlog = Backlog(self._limit_bytes, MAX_KEPT)
         self._running: set[asyncio.Task[tuple[Committed | None, Exception | None]]] = set()
         self._late: dict[asyncio.Task[tuple[Committed | None, Exception | None]], int] = {}
@@ -101,6 +110,13 @@ class GuardedStore:
         stored the path itself."""
         return self.store.kept.known(under) or await self._soon(lambda: self.store.kept.find(tenant, under))
 
+    async def standing(self, address: Address, plan: Plan, place: Place, waited: float = 0.0) -> Standing | None:
+        """What a request of this subtask goes on from (subtasks.py); None where neither the store says so before the
+        deadline, nor this worker remembers. Never raises."""
+        subtasks = self.store.subtasks
+        found = await self._soon(lambda: subtasks.standing(address, plan, place), waited)
+        return found or subtasks.remembered(address, plan)
+
     async def path(self, address: Address, place: str) -> History | None:
         """The path to the current head (`place` "head") or to what a snapshot names; None where there is none,
         or it is not read before the deadline. Never raises."""
@@ -110,7 +126,7 @@ class GuardedStore:
         await self._deferred.flush(address.tag)
         if place == "head":
             return await self.store.reader.history(address)
-        named = next((s for s in await self.store.reader.snapshots(address) if s.snapshot_id == place), None)
+        named = await self.store.reader.snapshot(address, place)
         if named is None:
             return None
         if named.node:
@@ -118,25 +134,36 @@ class GuardedStore:
         found = await self.store.reader.history(address)
         return found and replace(found, head="", nodes=(), missing=())  # made before the first message
 
-    async def _soon(self, read: Callable[[], Awaitable[T | None]]) -> T | None:
+    async def _soon(self, read: Callable[[], Coroutine[Any, Any, T | None]], waited: float = 0.0) -> T | None:
+        """`waited`: seconds of the deadline that are gone."""
         if not self._breaker.allow():
             return None
         started, answer, failure = perf_counter(), None, None
         try:
-            async with asyncio.timeout(self._deadline):
-                answer = await read()
+            answer = await within(self._deadline - waited, read())
         except Exception as error:
             failure = kind_of(error)
-            self._breaker.failure()
+            self._failed(failure)
         else:
-            self._breaker.success()
+            self._answered()
         self._emit(StoreCalled("read", perf_counter() - started, failure))
         return answer
 
+    def note(self, make: Callable[[], Request]) -> None:
+        """Notes what came and what left, in the background, where the store answers. Never raises, never waits."""
+        if self.store.requests.keep and self._breaker.closed:
+            self.store.requests.note(make)
+
+    def landed(self, request: Commit) -> None:
+        """The call that was made for a request which was stored is over, however it ended. Never waits."""
+        self.store.flights.landed(request)
+
     async def commit(self, commit: Commit, waited: float = 0.0) -> Committed | None:
         """Stores the path; None where that is not known after the deadline, of which `waited` seconds are gone.
-        Never raises."""
+        After a request's, its call to the model counts as under way until `landed`. Never raises."""
         self._deferred.taken_in(commit)
+        if commit.kind == "request":
+            self.store.flights.took_off(commit)
         if not self._breaker.allow():
             self._keep(commit)
             self._emit(PassedThrough("store_down"))
@@ -145,10 +172,10 @@ class GuardedStore:
         task = asyncio.get_running_loop().create_task(self._write(commit))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        await asyncio.wait({task}, timeout=max(0.0, self._deadline - waited))
+        await wait_patiently(task, self._deadline - waited)
         operation, seconds = f"commit_{commit.kind}", perf_counter() - started
         if not task.done():
-            self._breaker.failure()
+            self._failed("timeout")
             self._let_run(task, commit)
             self._emit(StoreCalled(operation, seconds, "timeout"))
             self._emit(PassedThrough("store_timeout"))
@@ -160,7 +187,7 @@ class GuardedStore:
             self._emit(StoreCalled(operation, seconds, kind_of(error)))
             self._emit(PassedThrough("store_down"))
             return None
-        self._breaker.success()
+        self._answered()
         self._emit(StoreCalled(operation, seconds))
         return committed
 
@@ -170,7 +197,7 @@ class GuardedStore:
             return await self.store.commit(commit), None
         except Exception as error:
             if is_transient(error):
-                self._breaker.failure()
+                self._failed(kind_of(error))
                 self._keep(commit)
             else:
                 _log.warning("a conversation is not stored: %s", describe(error))
@@ -190,7 +217,20 @@ class GuardedStore:
         self._late.pop(task, None)
         # A late answer is no reason to wait for the next one, unless the store was taken for dead.
         if not task.cancelled() and task.result()[1] is None and not self._breaker.closed:
-            self._breaker.success()
+            self._answered()
+
+    def _failed(self, kind: str) -> None:
+        """Says what to do once the store is taken for dead: once for each thing that is wrong with it."""
+        self._breaker.failure()
+        if not self._breaker.closed and kind not in self._said:
+            self._said.add(kind)
+            _log.warning("the session store %s; requests go on, and what is not stored waits", ADVICE[kind])
+
+    def _answered(self) -> None:
+        self._breaker.success()
+        if self._said:
+            self._said.clear()
+            _log.warning("the session store answers again; %d commits wait for it", self.pending)
 
     def _keep(self, commit: Commit) -> None:
         self._backlog.add(commit)
@@ -210,11 +250,11 @@ class GuardedStore:
             except Exception as error:
                 self._emit(StoreCalled("background", perf_counter() - started, kind_of(error)))
                 if is_transient(error):
-                    self._breaker.failure()
+                    self._failed(kind_of(error))
                     raise _StillDown from None
                 _log.warning("a conversation is not stored: %s", describe(error))
             else:
-                self._breaker.success()
+                self._answered()
                 self._emit(StoreCalled("background", perf_counter() - started))
             self._backlog.remove(commit)
 
@@ -234,6 +274,10 @@ class GuardedStore:
             self._flushing.cancel()
         for task in tuple(self._running):
             task.cancel()
+
+    async def settle(self, address: Address) -> None:
+        """Stores what this worker still holds back of the session's replies."""
+        await self._deferred.flush(address.tag)
 
     async def ask(self, answer: Awaitable[T]) -> T:
         """Anything that is not on the request path: waits up to READ_SECONDS for what `store` or one of its parts
@@ -295,7 +339,8 @@ class Backlog:
 
 def _cost(commit: Commit) -> int:
     """Bytes of memory that a commit holds, about."""
-    return commit.size_bytes + _OVERHEAD_BYTES
+    # Each text is held as the client's object and as JSON; the rest is what each message is besides.
+    return 2 * commit.size_bytes + _OVERHEAD_BYTES * (1 + len(commit.ids))
 
 
 def _extends(newer: Commit, older: Commit) -> bool:

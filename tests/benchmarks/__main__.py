@@ -4,6 +4,11 @@
 
 `python -m tests.benchmarks levels [--data FOLDER] [--policy NAME]… [--provider NAME] [--json] [--jobs N]`: what it
 saves and what it keeps, on recorded or generated conversations.
+
+`python -m tests.benchmarks load [--seconds N] [--clients 64] [--sessions 1000] [--json]`: the proxy under the load of
+many agents, with the plugin and without it.
+
+`python -m tests.benchmarks store [--json] [--seconds N]`: the store beside other ways to keep a conversation in Redis.
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ import sys
 
 from tests.benchmarks import proxying, rewriting
 from tests.benchmarks.levels import report as levels
+from tests.benchmarks.load import report as load
 from tests.benchmarks.peers import report
+from tests.benchmarks.store import report as store
 
 BENCHMARKS = {"rewriting": rewriting.main, "proxying": proxying.main}
 
@@ -22,10 +29,14 @@ def main() -> None:
         return report.main(sys.argv[2:])
     if sys.argv[1:2] == ["levels"]:
         return levels.main(sys.argv[2:])
+    if sys.argv[1:2] == ["load"]:
+        return load.main(sys.argv[2:])
+    if sys.argv[1:2] == ["store"]:
+        return store.main(sys.argv[2:])
     names = sys.argv[1:] or list(BENCHMARKS)
     for name in names:
         if name not in BENCHMARKS:
-            there_are = ", ".join([*BENCHMARKS, "peers", "levels"])
+            there_are = ", ".join([*BENCHMARKS, "peers", "levels", "load", "store"])
             raise SystemExit(f"there is no benchmark {name!r}; there are: {there_are}")
     for name in names:
         BENCHMARKS[name]()

@@ -531,8 +531,9 @@ def test_no_breakpoint_is_added_and_those_of_kept_messages_stay(data: st.DataObj
     wire = data.draw(broken_messages(provider) if api == "messages" else broken_chats(provider))
     before, after = (marks(w) for w in (wire, rewrite_history(wire, api=api, provider=provider).messages))
     assert len(after) <= max(len(before), 4) and len(after) <= len(before)
-    kept = rewrite_history(wire, api=api, provider=provider, settings=REPAIR_ONLY).messages
-    assert len(marks(kept)) == len(before)
+    kept = rewrite_history(wire, api=api, provider=provider, settings=REPAIR_ONLY)
+    lost = len(before) - len(marks(kept.messages))
+    assert 0 <= lost <= kept.report.orphans_dropped  # what goes takes its own along, and is counted
 
 
 def marks(value: Any) -> list[Any]:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -25,51 +19,44 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy_plugin.events import (
+    BreakerTurned,
     Event,
+    HistoryEstimated,
+    ModelsNamed,
     PassedThrough,
+    PrefixBroken,
+    Prompt,
+    Refused,
     RequestHandled,
+    SessionsCounted,
     SnapshotCreated,
     SnapshotRestored,
     SnapshotRestoreFailed,
     StoreCalled,
+    StoreChosen,
+    SubtaskChanged,
+    SubtaskRecovered,
+    UsageReported,
 )
 from proxy_plugin.history.report import Report
-from proxy_plugin.metrics import ENDPOINTS, OPERATIONS, OUTCOMES, PASSTHROUGH_REASONS, Metrics
-from tests.binaries import require_binary
+from proxy_plugin.metrics import (
+    BREAKS,
+    ENDPOINTS,
+    MODES,
+    OPERATIONS,
+    OUTCOMES,
+    PASSTHROUGH_REASONS,
+    STORES,
+    SUBTASK_STATES,
+    Metrics,
+)
+from tests.observability.dashboards import FILES, GRAFANA, Json, alerts, filled_in, load, panels, queries, selectors
+from tests.observability.prometheus import Labels, Prometheus, scraping
 
-GRAFANA = Path(__file__).parents[2] / "grafana"
-FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 BUILT_IN = {"__rate_interval", "__range"}
-LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+), *(?P<label>\w+)\)")
-
-Json = dict[str, Any]
-Labels = dict[str, str]
-
-
-def load(file: Path) -> Json:
-    dashboard: Json = json.loads(file.read_text(encoding="utf-8"))
-    return dashboard
-
-
 DASHBOARDS = [pytest.param(load(file), id=file.stem) for file in FILES]
 each_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS)
-
-
-def panels(dashboard: Json) -> list[Json]:
-    """All panels, those inside collapsed rows too."""
-    return [inner for panel in dashboard["panels"] for inner in (panel, *panel.get("panels", ()))]
-
-
-def queries(dashboard: Json) -> list[str]:
-    """The expressions of all panels."""
-    return [target["expr"] for panel in panels(dashboard) for target in panel.get("targets", ())]
-
-
-def selectors(dashboard: Json) -> list[tuple[str, str]]:
-    """(series selector, label) of every variable that asks Prometheus."""
-    asked = [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
-    return [(match["selector"], match["label"]) for query in asked if (match := LABEL_VALUES.fullmatch(query))]
 
 
 def exported() -> dict[str, list[Labels]]:
@@ -87,7 +74,7 @@ def faults(expression: str, series: dict[str, list[Labels]]) -> list[str]:
     wrong = []
     grouping = r"\bby \(([^)]*)\)"
     named = re.findall(r"proxy_plugin_\w+", expression)
-    known = {label for name in named for labels in series.get(name, ()) for label in labels}
+    known = {label for name in named for labels in series.get(name, ()) for label in labels} | {"instance"}
     for labels in re.findall(grouping, expression):
         wrong += [f"by ({label})" for label in labels.split(", ") if label not in known]
     expression = re.sub(grouping, "", expression)
@@ -104,8 +91,8 @@ def faults(expression: str, series: dict[str, list[Labels]]) -> list[str]:
     return wrong
 
 
-def test_there_is_an_overview() -> None:
-    assert "overview.json" in [file.name for file in FILES]
+def test_there_are_four_of_them() -> None:
+    assert [file.stem for file in FILES] == ["cache", "overview", "sessions", "store"]
 
 
 @each_dashboard
@@ -146,6 +133,13 @@ def test_every_metric_has_a_place_on_a_dashboard() -> None:
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exported()}
     families -= {name for name in families if f"{name}_total" in families}  # of a counter's creation time
     assert [name for name in families if name not in shown] == []
+
+
+@each_dashboard
+def test_it_leads_to_the_others(dashboard: Json) -> None:
+    (link,) = dashboard["links"]
+    assert (link["type"], link["includeVars"], link["keepTime"]) == ("dashboards", True, True)
+    assert all(set(link["tags"]) <= set(load(file)["tags"]) for file in FILES)
 
 
 @each_dashboard
@@ -247,9 +241,7 @@ def test_provisioning_files_name_a_prometheus_and_a_folder_of_dashboards() -> No
 def traffic() -> list[Event]:
     """At least one event of every kind, label and value."""
     repaired = Report(**dict.fromkeys(Report.REPAIRS, 1), bytes_before=3000, bytes_after=2400)
-    collapsed = Report(
-        subtasks_collapsed=2, tool_messages_cleared=6, bytes_before=60_000, bytes_after=20_000, prefix_break="subtask"
-    )
+    collapsed = Report(subtasks_collapsed=2, tool_messages_cleared=6, bytes_before=60_000, bytes_after=20_000)
     reports = {"rewritten": (repaired, collapsed), "audited": (collapsed,)}
     plain = (Report(bytes_before=2000, bytes_after=2000),)
     return [
@@ -263,7 +255,21 @@ def traffic() -> list[Event]:
         SnapshotCreated(20_000),
         SnapshotRestored(),
         SnapshotRestoreFailed(),
+        *(PrefixBroken(cause) for cause in BREAKS),
+        *(Refused(rewritten) for rewritten in (True, False, True, True)),
+        *(UsageReported(model, 4000, 3000, 500) for model in ("gpt", "")),
+        *(HistoryEstimated("gpt", mode, Prompt(5000, 4000), Prompt(2000, 1500), (1e-6, 1e-5)) for mode in MODES),
+        *(SubtaskChanged(state, 42.0) for state in SUBTASK_STATES),
+        SubtaskRecovered(),
+        *(StoreChosen(kind) for kind in STORES),
+        ModelsNamed(("gpt",)),
+        BreakerTurned(True),
+        SessionsCounted(7),
     ]
+
+
+def test_the_traffic_holds_every_kind_of_event() -> None:
+    assert {type(event) for event in traffic()} == set(get_args(Event))
 
 
 class Plugin(ThreadingHTTPServer):
@@ -290,6 +296,7 @@ class Plugin(ThreadingHTTPServer):
             def log_message(self, *_: object) -> None:
                 pass
 
+        self.metrics.observe(ModelsNamed(("gpt",)))
         super().__init__(("127.0.0.1", 0), Scrape)
         self.instance = f"127.0.0.1:{self.server_port}"
 
@@ -304,96 +311,29 @@ class Plugin(ThreadingHTTPServer):
             self.asked.wait(timeout=1)
 
 
-class Prometheus:
-    """A running Prometheus, asked through its HTTP API."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an answer; AssertionError with Prometheus' own words if it refuses."""
-        try:
-            with self._open(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{parameters}: {error.read().decode(errors='replace')}") from None
-
-    def query(self, expression: str, **parameters: str) -> list[tuple[Labels, float]]:
-        data = self.get("/api/v1/query", query=expression, **parameters)
-        assert data["resultType"] == "vector", expression
-        return [(one["metric"], float(one["value"][1])) for one in data["result"]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, str]]:
     """A Prometheus that scraped before and after the traffic, and the instance it scraped."""
-    binary = require_binary("prometheus")
-    folder = tmp_path_factory.mktemp("prometheus")
     plugin = Plugin()
-    job = {"job_name": "litellm", "static_configs": [{"targets": [plugin.instance]}]}
-    scrape = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump({"global": scrape, "scrape_configs": [job]}))
-    address = f"127.0.0.1:{free_port()}"
-    command = [
-        binary,
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={address}",
-    ]
     threading.Thread(target=plugin.serve_forever, daemon=True).start()
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        prometheus = Prometheus(f"http://{address}")
-
-        def until(expression: str, holds: Callable[[float], bool]) -> None:
-            """Asks after every scrape until the one value of an expression is as it should be."""
-            end = time.monotonic() + 60
-            while True:
-                assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
-                plugin.wait_for_scrape()
-                try:
-                    answer = prometheus.query(expression)
-                except (OSError, AssertionError):  # not listening, or not ready yet
-                    continue
-                if answer and holds(answer[0][1]):
-                    return
-
-        try:
-            until("sum(proxy_plugin_requests_total)", lambda value: value == 0)
+    job = {"static_configs": [{"targets": [plugin.instance]}]}
+    try:
+        with scraping(tmp_path_factory.mktemp("prometheus"), job) as prometheus:
+            requests = "sum(proxy_plugin_requests_total)"
+            prometheus.until(requests, lambda value: value == 0, plugin.wait_for_scrape)
             plugin.observe(traffic())
             handled = sum(isinstance(event, RequestHandled) for event in traffic())
-            until("sum(proxy_plugin_requests_total)", lambda value: value == handled)
+            prometheus.until(requests, lambda value: value == handled, plugin.wait_for_scrape)
             yield prometheus, plugin.instance
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            plugin.shutdown()
-            plugin.server_close()
-
-
-def filled_in(expression: str, **variables: str) -> str:
-    """An expression as Grafana sends it: the longest names first, one may begin another."""
-    values = {"__rate_interval": "5m", "__range": "5m", **variables}
-    for name in sorted(values, key=len, reverse=True):
-        expression = expression.replace(f"${name}", values[name])
-    assert "$" not in expression
-    return expression
+    finally:
+        plugin.shutdown()
+        plugin.server_close()
 
 
 @each_dashboard
 def test_every_variable_has_values(dashboard: Json, scraped: tuple[Prometheus, str]) -> None:
     prometheus, instance = scraped
-    expected = {"instance": [instance], "endpoint": sorted(ENDPOINTS)}
+    expected = {"instance": [instance], "endpoint": sorted(ENDPOINTS), "model": ["gpt", "other"]}
     for selector, label in selectors(dashboard):
         match = filled_in(selector, instance=".*")
         assert sorted(prometheus.get(f"/api/v1/label/{label}/values", **{"match[]": match})) == expected[label]
@@ -403,7 +343,7 @@ def test_every_variable_has_values(dashboard: Json, scraped: tuple[Prometheus, s
 @pytest.mark.parametrize("everything", [True, False], ids=["all", "one chosen"])
 def test_every_expression_answers(dashboard: Json, everything: bool, scraped: tuple[Prometheus, str]) -> None:
     prometheus, instance = scraped
-    chosen = {"instance": ".*", "endpoint": ".*"} if everything else {"instance": instance, "endpoint": "chat"}
+    chosen = {"instance": ".*"} if everything else {"instance": instance, "endpoint": "chat", "model": "gpt"}
     for panel in panels(dashboard):
         for target in panel.get("targets", ()):
             expression = filled_in(target["expr"], **chosen)
@@ -420,7 +360,7 @@ def test_every_expression_answers(dashboard: Json, everything: bool, scraped: tu
 def test_an_instance_that_is_not_there_shows_nothing(dashboard: Json, scraped: tuple[Prometheus, str]) -> None:
     prometheus, _ = scraped
     for query in queries(dashboard):
-        assert prometheus.query(filled_in(query, instance="nowhere:1", endpoint=".*")) == []
+        assert prometheus.query(filled_in(query, instance="nowhere:1")) == []
 
 
 def test_the_overview_shows_the_saving_that_was_made(scraped: tuple[Prometheus, str]) -> None:
@@ -431,7 +371,7 @@ def test_the_overview_shows_the_saving_that_was_made(scraped: tuple[Prometheus, 
 
     def shown(title: str) -> float:
         (panel,) = [panel for panel in panels(overview) if panel["title"] == title]
-        expression = filled_in(panel["targets"][0]["expr"], instance=".*", endpoint=".*")
+        expression = filled_in(panel["targets"][0]["expr"], instance=".*")
         ((_, value),) = prometheus.query(expression, time=at)
         return value
 
@@ -443,3 +383,15 @@ def test_the_overview_shows_the_saving_that_was_made(scraped: tuple[Prometheus, 
     unasked = [reason for reason in PASSTHROUGH_REASONS if reason not in asked_for]
     assert shown("Stood aside unasked") == pytest.approx(len(unasked) / len(handled))
     assert shown("Tool messages cleared") == pytest.approx(3 * shown("Subtasks collapsed"))
+    assert shown("Provider's cache hits") == pytest.approx(0.75)
+    dollars = (4000 * 1e-6 + 1000 * 1e-5) - (1500 * 1e-6 + 500 * 1e-5)
+    assert shown("Dollars saved") / shown("Tokens saved") == pytest.approx(dollars / 3000)
+    assert shown("Audit: dollars it would save") == pytest.approx(shown("Dollars saved"))
+
+
+def test_every_alert_asks_for_what_is_exported_and_fires_on_this_traffic(scraped: tuple[Prometheus, str]) -> None:
+    prometheus, instance = scraped
+    for rule in alerts():
+        assert faults(rule["expr"], exported()) == [], rule["alert"]
+        answer = prometheus.query(rule["expr"])
+        assert [labels["instance"] for labels, _ in answer] == [instance], rule["alert"]

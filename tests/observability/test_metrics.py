@@ -18,20 +18,36 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy_plugin import metrics as module
 from proxy_plugin.events import (
+    BreakerTurned,
     Event,
+    HistoryEstimated,
+    ModelsNamed,
     PassedThrough,
+    PrefixBroken,
+    Prompt,
+    Refused,
     RequestHandled,
+    SessionsCounted,
     SnapshotCreated,
     SnapshotRestored,
     SnapshotRestoreFailed,
     StoreCalled,
+    StoreChosen,
+    SubtaskChanged,
+    SubtaskRecovered,
+    UsageReported,
 )
 from proxy_plugin.history.report import Report
 from proxy_plugin.metrics import (
+    BREAKS,
     ENDPOINTS,
+    MODES,
     OPERATIONS,
     OUTCOMES,
     PASSTHROUGH_REASONS,
+    STORES,
+    SUBTASK_ENDS,
+    SUBTASK_STATES,
     Metrics,
 )
 
@@ -135,6 +151,46 @@ CASES: list[tuple[Event, Series]] = [
     ),
     (SnapshotRestored(), {"snapshot_restored_total": 1}),
     (SnapshotRestoreFailed(), {"snapshot_restore_failed_total": 1}),
+    (SubtaskChanged("failed"), {"subtasks_total{state=failed}": 1}),
+    (SubtaskRecovered(), {"recovered_subtasks_total": 1}),
+    (
+        SubtaskChanged("failed", 42.0),
+        {
+            "subtasks_total{state=failed}": 1,
+            "subtask_seconds_count{state=failed}": 1,
+            "subtask_seconds_sum{state=failed}": 42,
+        },
+    ),
+    (PrefixBroken("repair"), {"prefix_breaks_total{cause=repair}": 1}),
+    (Refused(rewritten=True), {"refusals_total{sent=rewritten}": 1}),
+    (Refused(rewritten=False), {"refusals_total{sent=unchanged}": 1}),
+    (
+        UsageReported("", 1000, 600, 300),
+        {
+            "prompt_tokens_total{kind=cached}": 600,
+            "prompt_tokens_total{kind=uncached}": 400,
+            "model_prompt_tokens_total{kind=cached,model=other}": 600,
+            "model_prompt_tokens_total{kind=uncached,model=other}": 400,
+            "cache_written_tokens_total{model=other}": 300,
+        },
+    ),
+    (
+        HistoryEstimated("", "audit", Prompt(1000, 600), Prompt(500, 300), (0.25, 0.5)),
+        {
+            "estimated_tokens_total{mode=audit,model=other,side=received}": 1000,
+            "estimated_tokens_total{mode=audit,model=other,side=rewritten}": 500,
+            "estimated_cached_tokens_total{mode=audit,model=other,side=received}": 600,
+            "estimated_cached_tokens_total{mode=audit,model=other,side=rewritten}": 300,
+            "estimated_dollars_total{mode=audit,model=other,side=received}": 350,
+            "estimated_dollars_total{mode=audit,model=other,side=rewritten}": 175,
+        },
+    ),
+]
+STATES: list[tuple[Event, Series]] = [
+    (BreakerTurned(True), {"store_breaker_open": 1}),
+    (StoreChosen("embedded"), {"store_workers{kind=embedded}": 1}),
+    (SessionsCounted(7), {"sessions_active": 7}),
+    (ModelsNamed(("gpt",)), {}),
 ]
 
 
@@ -144,8 +200,29 @@ def test_an_event_moves_its_series_and_no_other(event: Event, expected: Series) 
     assert moved_by(event, event) == {name: 2 * value for name, value in expected.items()}
 
 
+@pytest.mark.parametrize(("event", "expected"), STATES, ids=lambda value: type(value).__name__)
+def test_a_state_is_shown_as_it_is_now(event: Event, expected: Series) -> None:
+    assert moved_by(event) == moved_by(event, event) == expected
+    assert moved_by(BreakerTurned(True), BreakerTurned(False)) == {}
+
+
 def test_every_kind_of_event_is_counted() -> None:
-    assert {type(event) for event, _ in CASES} == set(get_args(Event))
+    assert {type(event) for event, _ in CASES + STATES} == set(get_args(Event))
+
+
+def test_the_series_of_a_model_begin_at_zero_before_its_first_request() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.observe(ModelsNamed(("gpt",)))
+    shown = parse(metrics.exposition()[0])
+    assert {name: value for name, value in shown.items() if "model=gpt" in name} == dict.fromkeys(
+        [f"model_prompt_tokens_total{{kind={kind},model=gpt}}" for kind in ("cached", "uncached")]
+        + ["cache_written_tokens_total{model=gpt}"]
+        + [
+            f"estimated_{what}_total{{mode={mode},model=gpt,side={side}}}"
+            for what, mode, side in product(("tokens", "cached_tokens", "dollars"), MODES, ("received", "rewritten"))
+        ],
+        0.0,
+    )
 
 
 @pytest.mark.parametrize("kind", Report.REPAIRS)
@@ -162,8 +239,8 @@ def test_all_series_are_there_from_the_start_at_zero() -> None:
         [f"requests_total{{endpoint={e},outcome={o}}}" for e, o in product(ENDPOINTS, OUTCOMES)]
         + [f"passthrough_total{{reason={reason}}}" for reason in PASSTHROUGH_REASONS]
         + [f"repairs_total{{kind={kind}}}" for kind in Report.REPAIRS]
-        + [f"prefix_breaks_total{{cause={cause}}}" for cause in Report.CAUSES]
         + [f"history_bytes_total{{stage={stage}}}" for stage in ("received", "sent")]
+        + [f"subtasks_total{{state={state}}}" for state in SUBTASK_STATES]
         + [f"{name}{{operation={operation}}}" for name, operation in store]
         + [
             "subtasks_collapsed_total",
@@ -172,7 +249,21 @@ def test_all_series_are_there_from_the_start_at_zero() -> None:
             "rewrite_seconds_sum",
         ]
         + ["snapshot_created_total", "snapshot_restored_total", "snapshot_restore_failed_total"]
-        + ["snapshot_size_bytes_count", "snapshot_size_bytes_sum"],
+        + ["recovered_subtasks_total"]
+        + ["snapshot_size_bytes_count", "snapshot_size_bytes_sum"]
+        + ["recovered_subtasks_total", "store_breaker_open", "sessions_active"]
+        + [f"subtasks_total{{state={state}}}" for state in SUBTASK_STATES]
+        + [f"subtask_seconds_{part}{{state={state}}}" for part, state in product(("count", "sum"), SUBTASK_ENDS)]
+        + [f"prefix_breaks_total{{cause={cause}}}" for cause in BREAKS]
+        + [f"refusals_total{{sent={sent}}}" for sent in ("rewritten", "unchanged")]
+        + [f"store_workers{{kind={kind}}}" for kind in STORES]
+        + [f"prompt_tokens_total{{kind={kind}}}" for kind in ("cached", "uncached")]
+        + [f"model_prompt_tokens_total{{kind={kind},model=other}}" for kind in ("cached", "uncached")]
+        + ["cache_written_tokens_total{model=other}"]
+        + [
+            f"estimated_{what}_total{{mode={mode},model=other,side={side}}}"
+            for what, mode, side in product(("tokens", "cached_tokens", "dollars"), MODES, ("received", "rewritten"))
+        ],
         0.0,
     )
 
@@ -263,13 +354,16 @@ def test_importing_them_imports_neither_litellm_nor_redis() -> None:
 WORKER = """
 import sys
 from prometheus_client import Counter
-from proxy_plugin.events import PassedThrough, StoreCalled
+from proxy_plugin.events import BreakerTurned, PassedThrough, SessionsCounted, StoreCalled, StoreChosen
 from proxy_plugin.metrics import Metrics
 metrics = Metrics()
+metrics.observe(StoreChosen("external"))
+metrics.observe(BreakerTurned(True))
 Counter("somebody_elses_total", "Not ours.").inc()
 for line in sys.stdin:
     metrics.observe(PassedThrough("deadline"))
     metrics.observe(StoreCalled("commit_request", 0.25))
+    metrics.observe(SessionsCounted(int(line)))
     sys.stdout.write(metrics.exposition()[0].decode() + "# end\\n")
     sys.stdout.flush()
 """
@@ -278,10 +372,10 @@ for line in sys.stdin:
 def test_every_worker_shows_the_sum_of_all_also_of_those_that_are_gone(tmp_path: Path) -> None:
     folder = tmp_path / "made by the first worker [1]"
 
-    def count(worker: subprocess.Popen[str]) -> Series:
-        """Lets the worker count one of each and returns what it shows then."""
+    def count(worker: subprocess.Popen[str], sessions: int = 5) -> Series:
+        """Lets the worker count one of each, and the sessions, and returns what it shows then."""
         assert worker.stdin and worker.stdout
-        worker.stdin.write("count\n")
+        worker.stdin.write(f"{sessions}\n")
         worker.stdin.flush()
         lines = list(takewhile(lambda line: line != "# end\n", worker.stdout))
         assert not any("somebody" in line for line in lines)
@@ -293,13 +387,19 @@ def test_every_worker_shows_the_sum_of_all_also_of_those_that_are_gone(tmp_path:
         assert count(one)[deadlines] == 1
         (folder / "counter_1.db").touch()  # of a worker that is just starting
         assert count(two)[deadlines] == 2
-        assert count(one)[deadlines] == 3
+        shown = count(one, sessions=9)
+        assert shown[deadlines] == 3
+        assert shown["sessions_active"] == 9  # each says how many there are in all: the newest word counts
+        assert shown["store_workers{kind=external}"] == shown["store_breaker_open"] >= 2
+        one.kill()
         one.communicate(timeout=60)
         shown = count(three)
         assert shown[deadlines] == 4
         assert shown["passthrough_total{reason=header_off}"] == 0
         assert shown["store_seconds_count{operation=commit_request}"] == 4
         assert shown["store_seconds_sum{operation=commit_request}"] == 1.0
+        assert shown["sessions_active"] == 5
+        assert shown["store_workers{kind=external}"] == shown["store_breaker_open"] == 2  # not that of the killed one
     finally:
         for worker in (one, two, three):
             worker.kill()

@@ -7,6 +7,10 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
+import orjson
+
+from proxy_plugin.history.model import node_id
+from proxy_plugin.history.wire import CODECS
 from proxy_plugin.sessions import identity
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.tree import Base, Commit, Lead
@@ -108,3 +112,32 @@ def behind(base: Base, path: str, new: str, address: Address | None = None, **ch
         base=base,
         alone=alone,
     )
+
+
+def meant(path: str) -> tuple[list[str], list[bytes]]:
+    """Ids and bodies of the path as the gateway makes them, of chat messages."""
+    ids: list[str] = []
+    bodies: list[bytes] = []
+    wire: list[dict[str, Any]] = []
+    for before, name in zip(["", *path.split()], path.split(), strict=False):
+        message: dict[str, Any] = {"role": _ROLES[name[0]], "content": name}
+        if name[0] == "c":
+            function = {"name": "look", "arguments": "{}"}
+            message |= {
+                "content": None,
+                "tool_calls": [{"id": f"call-{name}", "type": "function", "function": function}],
+            }
+        elif name[0] == "t":
+            message["tool_call_id"] = f"call-{before}"
+        wire.append(message)
+        bodies.append(b'{"api":"chat","wire":%s}' % orjson.dumps(message))
+    for neutral in CODECS["chat"].parse(wire):
+        ids.append(node_id(ids[-1] if ids else "", neutral))
+    return ids, bodies
+
+
+def spoken(commit: Commit, path: str) -> Commit:
+    """The same commit with such ids and bodies. Needs one that has no base."""
+    ids, bodies = meant(path)
+    first_reply = ids[commit.ids.index(commit.first_reply)] if commit.first_reply else None
+    return replace(commit, ids=ids, bodies=bodies, first_reply=first_reply)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,32 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A server program that speaks TLS (the embedded one does not), and the files of its certificate."""
+
+    binary: Path
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def config(self, port: int) -> str:
+        """Speaks TLS alone, on this port and between the nodes of a cluster."""
+        return (
+            f"tls-port {port}\nport 0\ntls-auth-clients no\ntls-replication yes\ntls-cluster yes\n"
+            f"tls-ca-cert-file {self.ca}\ntls-cert-file {self.certificate}\ntls-key-file {self.key}"
+        )
+
+    @property
+    def options(self) -> str:
+        """Of an address."""
+        return f"?ssl_ca_certs={self.ca}"
+
+
 @contextmanager
-def running(folder: Path, *configs: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+def running(folder: Path, *configs: str, binary: Path | None = None) -> Iterator[list[subprocess.Popen[bytes]]]:
     """One server for each configuration, which has its port in the first line. "sentinel" anywhere makes one."""
-    binary = next(embedded._binaries(folder))
+    binary = binary or next(embedded._binaries(folder))
     processes = []
     try:
         for config in configs:
@@ -55,9 +78,10 @@ def running(folder: Path, *configs: str) -> Iterator[list[subprocess.Popen[bytes
             process.wait()
 
 
-def client(port: int, password: str | None = None) -> Any:
+def client(port: int, password: str | None = None, tls: Tls | None = None) -> Any:
     """A client of a server that answers by now."""
-    connected = redis.Redis(port=port, password=password)
+    options: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(tls.ca)} if tls else {}
+    connected = redis.Redis(host="127.0.0.1", port=port, password=password, **options)
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -77,14 +101,25 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @contextmanager
-def cluster(folder: Path, password: str) -> Iterator[str]:
+def single(folder: Path, password: str, tls: Tls | None = None) -> Iterator[str]:
+    """One server; yields its address."""
+    (port,) = free_ports(1)
+    config = f'{_listening(port, tls)}\nrequirepass {password}\nsave ""'
+    with running(folder, config, binary=tls and tls.binary):
+        client(port, password, tls)
+        yield f"redis{'s' if tls else ''}://:{password}@127.0.0.1:{port}{tls.options if tls else ''}"
+
+
+@contextmanager
+def cluster(folder: Path, password: str, tls: Tls | None = None) -> Iterator[str]:
     """Three masters; yields their address."""
     ports = free_ports(3)
     configs = [
-        f'port {port}\ncluster-enabled yes\nrequirepass {password}\nmasterauth {password}\nsave ""' for port in ports
+        f'{_listening(port, tls)}\ncluster-enabled yes\nrequirepass {password}\nmasterauth {password}\nsave ""'
+        for port in ports
     ]
-    with running(folder, *configs):
-        nodes = [client(port, password) for port in ports]
+    with running(folder, *configs, binary=tls and tls.binary):
+        nodes = [client(port, password, tls) for port in ports]
         for index, node in enumerate(nodes):
             node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
             first, last = index * SLOTS // 3, (index + 1) * SLOTS // 3 - 1
@@ -92,7 +127,12 @@ def cluster(folder: Path, password: str) -> Iterator[str]:
             if index:
                 node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], ports[0] + 10_000)
         wait_until(lambda: all(b"cluster_state:ok" in _raw(node) for node in nodes))
-        yield f"redis+cluster://:{password}@" + ",".join(f"127.0.0.1:{port}" for port in ports[:2])
+        seeds = ",".join(f"127.0.0.1:{port}" for port in ports[:2])
+        yield f"redis{'s' if tls else ''}+cluster://:{password}@{seeds}{tls.options if tls else ''}"
+
+
+def _listening(port: int, tls: Tls | None) -> str:
+    return tls.config(port) if tls else f"port {port}"
 
 
 def _raw(node: Any) -> bytes:

@@ -36,6 +36,17 @@ def test_it_opens_after_failures_in_a_row_and_lets_one_call_through_at_a_time() 
     assert breaker.closed and breaker.allow()
 
 
+def test_it_tells_once_when_it_opens_and_when_it_closes() -> None:
+    told: list[bool] = []
+    breaker = Breaker(2, 1.0, Clock(), told.append)
+    for _ in range(3):
+        breaker.failure()
+    assert told == [True]
+    for _ in range(2):
+        breaker.success()
+    assert told == [True, False]
+
+
 def test_a_probe_that_never_reports_back_does_not_keep_it_open() -> None:
     clock = Clock()
     breaker = Breaker(1, 2.0, clock)

@@ -10,6 +10,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
 from proxy_plugin.sessions import connection as module
 from proxy_plugin.sessions.connection import Connection, Target, find_target, parse_target
+from proxy_plugin.sessions.outage import kind_of
 from proxy_plugin.settings import Settings, SettingsError, Store
 from tests.sessions.conftest import Scenario, World, free_port
 from tests.sessions.paths import request, session
@@ -123,7 +124,7 @@ def test_a_server_that_is_down_is_an_error_of_the_call(kind: str, scheme: str) -
         with pytest.raises(Exception) as error:
             await connection.run("probe", ["{k}"], ["x"])
         assert module.is_transient(error.value)
-        assert module.kind_of(error.value) == "connection"
+        assert kind_of(error.value) == ("primary" if kind == "sentinel" else "connection")
         await connection.close()
 
     asyncio.run(scenario())
@@ -175,15 +176,20 @@ def test_what_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
         for error in (*passing, errors.ResponseError("MASTERDOWN x"), ConnectionResetError()):
             assert await attempts(error) > 1, error
         for final in (errors.TimeoutError(), errors.AuthenticationError(), errors.OutOfMemoryError(),
+                      errors.NoPermissionError(),
                       errors.ResponseError("WRONGTYPE x"), ValueError()):  # fmt: skip
             assert await attempts(final) == 1, final
 
     asyncio.run(scenario())
     kinds = {errors.TimeoutError(): "timeout", TimeoutError(): "timeout", errors.AuthenticationError(): "auth",
              errors.ConnectionError(): "connection", OSError(): "connection", errors.OutOfMemoryError(): "memory",
-             errors.ResponseError(): "response", KeyError(): "internal"}  # fmt: skip
+             errors.ResponseError(): "response", KeyError(): "internal",
+             errors.ReadOnlyError(): "read_only", errors.NoPermissionError(): "rights",
+             errors.ClusterDownError("x"): "cluster", errors.TryAgainError(): "cluster",
+             errors.ResponseError("MISCONF Errors writing"): "disk",
+             errors.ConnectionError("max number of clients reached"): "clients"}  # fmt: skip
     for error, kind in kinds.items():
-        assert module.kind_of(error) == kind
+        assert kind_of(error) == kind
 
 
 def test_the_scripts_come_back_after_the_server_forgot_them(play: Any) -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from proxy_plugin.events import SnapshotCreated, SnapshotRestored
+from proxy_plugin.events import SnapshotCreated, SnapshotRestored, SubtaskChanged
 from proxy_plugin.sessions import keys, store
+from proxy_plugin.sessions.profile import Profile
 from proxy_plugin.sessions.reader import now_ms
+from proxy_plugin.sessions.requests import Request
 from proxy_plugin.sessions.tree import History
 from proxy_plugin.settings import Settings, Store
 from tests.sessions.conftest import Scenario, World
@@ -283,7 +286,12 @@ def test_every_key_of_a_session_expires_and_each_commit_puts_that_off(play: Play
         place = session(done.session_id)
         rest = {"token": token, "lead": lead("x"), "agent": "a", "agent_reason": "r"}
         await worker.commit(keep(reply("u1 a1", place, **rest), "resp_1"))
-        await worker.commit(request("u1 a1 u2", place, subtask_id="s", **rest))
+        worker.flights.renamed("0" * 16)  # calls are noted under it
+        asked = request("u1 a1 u2", place, subtask_id="s", **rest | {"token": "call"})
+        worker.flights.took_off(asked)
+        await worker.commit(asked)
+        await worker.profiles.change(place, Profile("t", "d", {"k": 1}, ["user:alice"]))
+        await worker.requests.write(Request(place, "0" * 16, "", [], b"{}", {}))
         await worker.index.sessions(TENANT)
         await worker.close()  # what goes on behind the caller's back is done
         found = await world.keys()
@@ -368,7 +376,8 @@ def test_long_paths_are_written_and_read_in_pieces(play: Play, monkeypatch: pyte
         assert texts(await worker.reader.history(session(), branch="main")) == path
         assert len(await worker.reader.branches(session())) == 16
         await world.redis("DEL", *[key for key in await world.keys() if key.endswith((":nodes", ":bodies"))])
-        assert (await worker.commit(request(path))).new_nodes == 60
+        await worker.commit(request(path))
+        assert texts(await worker.reader.history(session(), branch="main")) == path
 
     play(scenario)
 
@@ -396,8 +405,8 @@ def test_damage_costs_the_damaged_node_alone(play: Play) -> None:
         assert history is not None and set(history.missing) == set(ids_of("u1 a1"))
         await world.redis("HSET", names.nodes, tip_of("u1 a1"), b"nonsense")
         history = await worker.reader.history(session())
-        assert texts(history) == "u2 a2"
-        assert history is not None and history.missing == (tip_of("u1 a1"),)
+        assert texts(history) == "? u2 a2"
+        assert history is not None and set(history.missing) == set(ids_of("u1 a1"))
         assert await worker.reader.node(session(), tip_of("u1 a1")) is None
 
     play(scenario)
@@ -523,7 +532,7 @@ def test_a_commit_that_runs_twice_changes_nothing(play: Play) -> None:
                     b"set": ["SMEMBERS", key],
                     b"string": ["GET", key],
                 }
-                found.append((key, str(await world.redis(*reads[kind]))))
+                found.append((key, await world.redis(*reads[kind])))
             return [entry for entry in found if not entry[0].endswith((":meta", "tenants", "sessions"))]
 
         commits = [request("u1 a1 u2", subtask_id="s", agent="x"), reply("u1 a1 u2 a2", subtask_id="s")]
@@ -538,11 +547,15 @@ def test_a_commit_that_runs_twice_changes_nothing(play: Play) -> None:
     play(scenario)
 
 
-def test_events_tell_of_snapshots(play: Play) -> None:
+def test_events_tell_of_snapshots_and_subtasks(play: Play) -> None:
     async def scenario(world: World) -> None:
         worker = world.worker()
-        await worker.commit(request("u1", size_bytes=4321))
-        await worker.commit(reply("u1 a1"))
-        assert world.events == [SnapshotCreated(4321), SnapshotRestored()]
+        asked = request("u1", size_bytes=4321)
+        await worker.commit(asked)
+        await worker.commit(replace(reply("u1 a1"), at_ms=asked.at_ms + 2500))
+        assert world.events == [
+            *(SnapshotCreated(4321), SubtaskChanged("in_progress")),
+            *(SnapshotRestored(), SubtaskChanged("completed", 2.5)),
+        ]
 
     play(scenario)

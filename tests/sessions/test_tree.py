@@ -24,13 +24,6 @@ def test_a_damaged_head_is_a_value_error(damaged: bytes) -> None:
         tree.decode_head("0" * 32, damaged)
 
 
-def test_a_body_of_another_codec_is_a_value_error() -> None:
-    assert tree.decode_body(tree.encode_body(b'{"a":1}')) == b'{"a":1}'
-    for stored in (b"", b"1", b"11x", b"20x"):
-        with pytest.raises(ValueError):
-            tree.decode_body(stored)
-
-
 @pytest.mark.parametrize(
     ("ms", "text"),
     [

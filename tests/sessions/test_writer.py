@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from redis import exceptions as errors
 
-from proxy_plugin.events import Event, PassedThrough, SnapshotCreated, StoreCalled
+from proxy_plugin.events import Event, PassedThrough, SnapshotCreated, StoreCalled, SubtaskChanged
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.embedded import Embedded
+from proxy_plugin.sessions.flights import Flights
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import Commit, Committed
 from proxy_plugin.sessions.writer import Backlog, GuardedStore, StoreUnavailable
@@ -71,7 +72,7 @@ def test_a_commit_goes_through(server: Embedded) -> None:
         committed = await world.guarded.commit(request("u1"))
         assert committed is not None and committed.new_nodes == 1
         await world.guarded.commit(reply("u1 a1"))
-        assert [type(event) for event in world.events[:2]] == [SnapshotCreated, StoreCalled]
+        assert [type(event) for event in world.events[:3]] == [SnapshotCreated, SubtaskChanged, StoreCalled]
         called = [event for event in world.events if isinstance(event, StoreCalled)]
         assert [(event.operation, event.error) for event in called] == [
             ("commit_request", None),
@@ -159,7 +160,9 @@ class Scripted:
     """A store whose answers the test gives."""
 
     def __init__(self, answer: Callable[[Commit], Awaitable[Committed]]) -> None:
+        nowhere: Any = None  # it holds no lease, so that nothing is noted
         self.commit = answer
+        self.flights = Flights(nowhere, 1_000)
         self.closed = False
 
     async def close(self) -> None:
@@ -296,7 +299,7 @@ def test_two_conversations_that_begin_alike_stay_two() -> None:
 
 
 def test_the_backlog_is_bounded_in_bytes_and_number() -> None:
-    backlog = Backlog(10_000, 100)
+    backlog = Backlog(20_000, 100)
     for turn in range(20):
         backlog.add(request(f"u{turn}", size_bytes=1_000))
     assert len(backlog) == 5
