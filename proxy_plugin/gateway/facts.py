@@ -67,3 +67,10 @@ def _relative(info: Mapping[str, Any], name: str) -> float | None:
     """A price as part of that of an input token; None where either is unknown."""
     price, full = _number(info, name), _number(info, "input_cost_per_token")
     return price / full if price and full else None
+
+
+def listed(model: str) -> Mapping[str, Any]:
+    """A model's entry in LiteLLM's cost map, by its name with or without the provider's; {} if it has none."""
+    from litellm import model_cost
+
+    return model_cost.get(model) or model_cost.get(model.partition("/")[2]) or {}

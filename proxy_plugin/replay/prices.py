@@ -27,9 +27,9 @@ class Prices:
 def prices_of(model: str) -> Prices:
     """From the cost map inside the LiteLLM package. LookupError if it has no input price for the model."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # LiteLLM would fetch a newer one when imported
-    import litellm
+    from proxy_plugin.gateway.facts import listed  # imports LiteLLM, which takes seconds
 
-    entry = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+    entry = listed(model)
     price = entry.get("input_cost_per_token")
     if not price:
         raise LookupError(model)

@@ -150,12 +150,14 @@ class Connection:
     async def run(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Runs a script, by its hash where the server has it."""
         chosen = script(name)
+        # Encoded here: redis-py asks of each value what it is, and with this many keys that takes longer.
+        sent = [value.encode() if type(value) is str else value for value in (*keys, *args)]
 
         async def once(client: Any) -> Any:
             try:
-                return await client.evalsha(chosen.sha, len(keys), *keys, *args)
+                return await client.evalsha(chosen.sha, len(keys), *sent)
             except errors.NoScriptError:
-                return await client.eval(chosen.source, len(keys), *keys, *args)
+                return await client.eval(chosen.source, len(keys), *sent)
 
         return await self.call(once)
 

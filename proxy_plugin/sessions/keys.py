@@ -20,6 +20,7 @@ colons is a hash, a number or a word of this file: no text of a user. "1" is the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from proxy_plugin.sessions.identity import Address
@@ -86,6 +87,7 @@ class SessionKeys:
         )  # fmt: skip
 
 
+@lru_cache(maxsize=10_000)
 def of_session(address: Address) -> SessionKeys:
     """Needs an address whose session id is known."""
     base = f"{PREFIX}{{{address.tag}}}:{address.number or 's'}:"
