@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-deps check bench clean help
+.PHONY: demo test test-deps check bench versions clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,5 +43,8 @@ check: .venv/installed ## lint and types
 bench: .venv/installed ## benchmarks; every figure is a ratio measured in this one run
 	@$(BIN)/python -m tests.benchmarks
 
+versions: .venv/installed ## the table of supported versions (half an hour, 6 GB in .versions); ARGS="--only 3.13 --jobs 2"
+	@$(BIN)/python -m tests.versions $(ARGS)
+
 clean: ## removes the environments
-	rm -rf .venv .clients tests/clients/node/node_modules
+	rm -rf .venv .clients .versions tests/clients/node/node_modules

@@ -9,15 +9,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy_plugin.settings import Collapse
 from proxy_plugin.shell.arguments import add_sessions
-
-DISTRIBUTION = "litellm-session-plugin"
+from proxy_plugin.version import DISTRIBUTION, VERSION
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -48,7 +46,7 @@ done), 2 wrong usage"""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and gives the exit code. Raises SystemExit for wrong usage."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -58,16 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="proxy-plugin", description="Sessions for agents behind a LiteLLM proxy.")
-    parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line; `run` of what it parses is the subcommand's function."""
+    whole = argparse.ArgumentParser(prog="proxy-plugin", description="Sessions for agents behind a LiteLLM proxy.")
+    whole.add_argument("--version", action="version", version=f"{DISTRIBUTION} {VERSION}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     _add_demo(commands)
     _add_replay(commands)
     _add_doctor(commands)
     add_sessions(commands)
-    return parser
+    return whole
 
 
 def _add_demo(commands: _Commands) -> None:
@@ -117,13 +116,6 @@ def _add_doctor(commands: _Commands) -> None:
     doctor.add_argument("--workers", type=_count, default=1, metavar="N", help="worker processes of the proxy")
     doctor.add_argument("--json", action="store_true", help="the findings as JSON")
     doctor.set_defaults(run=_doctor)
-
-
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -123,6 +123,11 @@ class StoreCalled:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueLocked:
+    """Something stored could not be read, because it is encrypted by a key that this worker does not have."""
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotCreated:
     size_bytes: int
 
@@ -163,6 +168,7 @@ Event = (
     | BreakerTurned
     | SessionsCounted
     | StoreCalled
+    | ValueLocked
     | SnapshotCreated
     | SnapshotRestored
     | SnapshotRestoreFailed

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from threading import Lock
 from types import MappingProxyType
@@ -41,8 +42,10 @@ from proxy_plugin.events import (
     SubtaskChanged,
     SubtaskRecovered,
     UsageReported,
+    ValueLocked,
 )
 from proxy_plugin.history.report import Report
+from proxy_plugin.logs import describe
 
 PREFIX = "proxy_plugin_"
 
@@ -65,6 +68,7 @@ PASSTHROUGH_REASONS = (
     "dependency_missing",
     "session_full",
     "tenant_full",
+    "newer_layout",
 )
 OPERATIONS = ("commit_request", "commit_reply", "read", "background")
 STAGES = ("received", "sent")
@@ -111,6 +115,7 @@ class Metrics:
         self._failed = False
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             os.makedirs(folder, exist_ok=True)
+            _forget_the_dead(folder)
 
         self._requests = self._counter(
             "proxy_plugin_requests_total",
@@ -125,6 +130,11 @@ class Metrics:
         self._repairs = self._counter(
             "proxy_plugin_repairs_total",
             "Repairs of histories (in audit mode: that would be made), by kind, counted per request.",
+            {"kind": Report.REPAIRS},
+        )
+        self._audited_repairs = self._counter(
+            "proxy_plugin_audited_repairs_total",
+            "Those of them that were not made, because the request was audited.",
             {"kind": Report.REPAIRS},
         )
         self._collapsed = self._counter(
@@ -193,7 +203,7 @@ class Metrics:
         self._store_errors = self._counter(
             "proxy_plugin_store_errors_total",
             "Store operations that failed or ran into their deadline.",
-            {"operation": OPERATIONS},
+            {"operation": (*OPERATIONS, "decrypt")},
         )
         self._subtasks = self._counter(
             "proxy_plugin_subtasks_total",
@@ -234,10 +244,10 @@ class Metrics:
         """Counts one event. Never raises: a metric must not cost a request."""
         try:
             self._count(event)
-        except Exception:
+        except Exception as error:
             if not self._failed:  # once: it may be the same at every request
                 self._failed = True
-                _log.exception("An event could not be counted; further ones that fail are not logged.")
+                _log.warning("an event is not counted, and further ones are not logged: %s", describe(error))
 
     def exposition(self) -> tuple[bytes, str]:
         """The body and the content type of an answer to a scrape: the plugin's metrics only (LiteLLM's name keys
@@ -269,6 +279,8 @@ class Metrics:
                 self._store_seconds.labels(operation).observe(event.seconds)
                 if event.error is not None:
                     self._store_errors.labels(operation).inc()
+            case ValueLocked():
+                self._store_errors.labels("decrypt").inc()
             case SnapshotCreated():
                 self._created.inc()
                 self._snapshot_size.observe(event.size_bytes)
@@ -316,6 +328,8 @@ class Metrics:
                 self._prefix_breaks.labels(_bounded(report.prefix_break, Report.CAUSES)).inc()
             for kind, count in report.repairs.items():
                 self._repairs.labels(kind).inc(count)
+                if outcome == "audited":
+                    self._audited_repairs.labels(kind).inc(count)
 
     def _name(self, models: Iterable[str]) -> None:
         """Begins the series of these models: one that began with its first event would hide that event from rate()."""
@@ -365,6 +379,13 @@ class Metrics:
 
 def _bounded(value: str, allowed: Sequence[str]) -> str:
     return value if value in allowed else OTHER
+
+
+def _forget_the_dead(folder: str) -> None:
+    """Removes what only living workers can say, of those that were killed; what they counted stays counted."""
+    for file in filter(_of_the_dead, glob.glob(os.path.join(glob.escape(folder), "*.db"))):
+        with suppress(OSError):  # another worker that starts now was quicker, or may and this one may not
+            os.remove(file)
 
 
 def _of_the_dead(file: str) -> bool:

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Literal
 from proxy_plugin.history.dialects import ALIASES, DIALECTS
 
 ENV_PREFIX = "PROXY_PLUGIN_"
-ENV_OTHER = frozenset({"PROXY_PLUGIN_CONFIG", "PROXY_PLUGIN_REDIS_URL"})
+ENCRYPTION_KEYS = "PROXY_PLUGIN_ENCRYPTION_KEYS"
+ENV_OTHER = frozenset({"PROXY_PLUGIN_CONFIG", "PROXY_PLUGIN_REDIS_URL", ENCRYPTION_KEYS})
 """Variables with the prefix that are no settings."""
 
 
@@ -185,6 +186,7 @@ class Limits(_Validated):
     max_bytes: int = _at_least(1, 16_000_000)
     repair_max_messages: int = _at_least(1, 50_000)
     repair_max_bytes: int = _at_least(1, 64_000_000)
+    memo_bytes: int = _at_least(0, 256_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,10 @@ class Deadlines(_Validated):
 
 @dataclass(frozen=True, slots=True)
 class Store(_Validated):
+    CHOICES: ClassVar = {"content": ("full", "structure")}
+
     url: str = ""
+    content: Literal["full", "structure"] = "full"
     session_ttl_s: int = _at_least(1, 86_400)
     snapshot_ttl_s: int = _at_least(1, 3_600)
     embedded: bool = True

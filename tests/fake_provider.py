@@ -39,6 +39,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count as counting
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -415,6 +416,7 @@ class FakeProvider:
         self.dialect, self.gateway, self.strict, self.allowed = dialect, gateway, strict, tuple(allowed)
         self.brain = brain or ReusingModel()
         self.requests: list[Request] = []
+        self._numbers = counting(1)  # it gives no id of a response twice, also where `requests` was emptied
         self._changes: list[Change] = []
         self._prompts: dict[tuple[str, str, str], bytes] = {}
         self._stored: dict[str, list[Any]] = {}  # items by response id
@@ -505,7 +507,7 @@ class FakeProvider:
             body=body,
             parsed=parsed if isinstance(parsed, dict) else {},
             api=api,
-            number=len(self.requests) + 1,
+            number=next(self._numbers),
             dialect=self.dialect,
         )
         with self._arrival:

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,13 @@ from typing import Any
 import httpx
 import yaml
 
+from tests import forked
+
 START_SECONDS = 90.0
+PATIENT = {"PROXY_PLUGIN_DEADLINES__STORE_MS": "1000", "PROXY_PLUGIN_DEADLINES__TOTAL_MS": "5000"}
+"""A busy machine stops a process for longer than the plugin waits: it would stand aside."""
+READ_LATE = ("PROXY_PLUGIN_", "ANTHROPIC_API_")
+"""How variables begin that nothing reads while LiteLLM is imported."""
 
 CUSTOM_AUTH = """
 from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth
@@ -64,6 +70,12 @@ class Proxy:
     redis_url  None: the plugin's embedded server, on a free port with its data in `folder`
     environ    further variables of the process
     plugin     False: a proxy without the plugin
+    arguments  further ones of the command line
+    key        the admin key; proxies that answer for one another have the same
+    patient    waits longer for its store than the plugin does by default
+    fresh      a new Python process, as it always is with several workers of another server than gunicorn and where
+               `environ` has variables that are not READ_LATE; else it is forked from one that has imported LiteLLM
+               (tests/forked.py)
     custom_auth  keys sk-alice and sk-bob beside the admin key, which is `key` (there is no database)"""
 
     def __init__(
@@ -77,13 +89,22 @@ class Proxy:
         custom_auth: bool = False,
         litellm_settings: Mapping[str, Any] | None = None,
         router_settings: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        key: str = "",
+        patient: bool = True,
+        fresh: bool = False,
     ) -> None:
         self.folder = folder
+        self.arguments = arguments
+        self.python = sys.executable
         self.port = free_port()
         self.store_port = free_port()
-        self.key = "sk-" + secrets.token_hex(16)
+        self.key = key or "sk-" + secrets.token_hex(16)
         self.log_file = folder / "proxy.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forked.Forked | None = None
+        late = all(name.startswith(READ_LATE) for name in environ or ())
+        spawns = bool(arguments) and "--run_gunicorn" not in arguments  # workers as new processes; gunicorn forks, too
+        self.fresh = fresh or spawns or not late or not forked.POSSIBLE
         general: dict[str, Any] = {"master_key": self.key}
         if custom_auth:
             (folder / "keys_of_test.py").write_text(CUSTOM_AUTH % {"admin": self.key})
@@ -120,6 +141,8 @@ class Proxy:
             self.environ["PROXY_PLUGIN_STORE__EMBEDDED_DIR"] = str(folder / "store")
         elif plugin and redis_url is not None:
             self.environ["PROXY_PLUGIN_REDIS_URL"] = redis_url
+        if plugin and patient:
+            self.environ |= PATIENT
         self.environ |= environ or {}
 
     @property
@@ -139,10 +162,14 @@ class Proxy:
 
     def launch(self) -> None:
         """Starts the process without waiting for it to serve."""
+        config, port = str(self.config_file), str(self.port)
+        arguments = ["--config", config, "--port", port, "--host", "127.0.0.1", *self.arguments]
+        if not self.fresh:
+            self.process = forked.Forked(arguments, self.folder, self.environ, self.log_file)
+            return
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from litellm import run_server; run_server()",
-                 "--config", str(self.config_file), "--port", str(self.port), "--host", "127.0.0.1"],
+                [self.python, "-c", "from litellm import run_server; run_server()", *arguments],
                 cwd=self.folder,
                 env=self.environ,
                 stdout=log,
@@ -206,7 +233,7 @@ def _openai(address: str) -> dict[str, str]:
     return {"model": "openai/gpt-4o", "api_base": address, "api_key": "sk-upstream-secret"}
 
 
-def eventually(check: Any, seconds: float = 5.0) -> Any:
+def eventually(check: Any, seconds: float = 20.0) -> Any:
     """The first true value of `check()`, polled; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

@@ -35,7 +35,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "go"}
 DONE = {"role": "assistant", "content": "done"}
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(deadline=None, max_examples=30)
 
 
 def calls(*ids: Any, **more: Any) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def test_valid_chats_are_valid_and_so_is_every_request_on_the_way(provider: str,
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("damage", sorted(ILLEGAL_DAMAGES))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(data=st.data())
 def test_each_damage_is_seen(provider: str, damage: str, data: st.DataObject) -> None:
     chat = data.draw(broken_chats(provider, [damage], at_most=1))
@@ -202,7 +202,7 @@ def test_what_is_odd_but_legal_passes(damage: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("api", ["chat", "messages", "responses"])
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(value=junk())
 def test_junk_is_judged_without_an_error(api: str, value: Any) -> None:
     for provider in PROVIDERS:
@@ -331,7 +331,7 @@ def test_valid_messages_are_valid(provider: str, system: bool, data: st.DataObje
 
 
 @pytest.mark.parametrize("damage", sorted(ILLEGAL_MESSAGES_DAMAGES))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_each_damage_is_seen_in_messages(damage: str, data: st.DataObject) -> None:
     wire = data.draw(broken_messages("anthropic", [damage], at_most=1))
@@ -417,7 +417,7 @@ def test_valid_responses_are_valid(provider: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("damage", sorted(ILLEGAL_RESPONSES_DAMAGES))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_each_damage_is_seen_in_responses(damage: str, data: st.DataObject) -> None:
     wire = data.draw(broken_responses("openai", [damage], at_most=1))
@@ -425,7 +425,7 @@ def test_each_damage_is_seen_in_responses(damage: str, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("damage", sorted(LEGAL_RESPONSES_DAMAGES))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_late_outputs_are_legal_in_responses(damage: str, data: st.DataObject) -> None:
     assert violations(data.draw(broken_responses("openai", [damage])), "openai", "responses") == []

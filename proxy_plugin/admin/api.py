@@ -56,5 +56,5 @@ def routes(prefix: str, context: Context) -> list[Route]:
         raise not_found("no such route")
 
     kinds = sorted({rule.path.split("/")[1] for rule in RULES if "{" in rule.path})
-    paths = [path for kind in kinds for path in (f"{root}/{kind}", f"{root}/{kind}/{{rest:path}}")]
+    paths = [path for kind in kinds for path in (f"{root}/{kind}", f"{root}/{kind}/{{rest:rest}}")]
     return [*known, *[Route(path, guarded(nothing, context), methods=_METHODS) for path in paths]]

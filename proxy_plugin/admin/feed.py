@@ -67,6 +67,7 @@ def _message(node: StoredNode) -> bytes:
         "incomplete": node.incomplete,
         "subtask": node.subtask,
         "api": body.get("api"),
+        "content": body.get("content", "full"),
         "message": body.get("wire"),
     }
     return b"id: %s\nevent: message\ndata: %s\n\n" % (node.id.encode(), orjson.dumps(data))

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from proxy_plugin.admin.branches import shown_branch
 from proxy_plugin.admin.http import CURSOR, ApiError, Context, Json, Query, Rule, address_of, not_found, number
+from proxy_plugin.history.redaction import STRUCTURE, is_redacted
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import FIELDS, WireHistory, parsed, unwrap
 from proxy_plugin.sessions.keys import subtask_field
@@ -34,6 +35,7 @@ async def history(context: Context, request: Request) -> Response:
         {
             "session_id": info.session_id,
             "format": wire.api,
+            "content": content_of(found.lead, found.nodes),
             **({FIELDS[wire.api]: wire.system} if wire.system is not None else {}),
             "messages": wire.messages,
             "message_count": found.message_count,
@@ -119,9 +121,17 @@ def wire_history(history: History, form: str | None = None) -> WireHistory:
     return unwrap([*entries, *(parsed(node.body) for node in history.nodes)], form)
 
 
+def content_of(lead: bytes | None, nodes: Iterable[StoredNode]) -> str:
+    """Whether all texts of it are kept: "full", else "structure"."""
+    leading = parsed(lead) if lead else None
+    entries = [*(leading if isinstance(leading, list) else ()), *(parsed(node.body) for node in nodes)]
+    return STRUCTURE if any(map(is_redacted, entries)) else "full"
+
+
 def _node(node: StoredNode) -> dict[str, Any]:
     return {
         "id": node.id,
+        "content": content_of(None, [node]),
         "parent": node.parent or None,
         "role": node.role,
         "created_at": rfc3339(node.at_ms),

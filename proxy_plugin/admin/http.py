@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
+from redis.exceptions import ResponseError
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,7 +17,7 @@ from starlette.routing import Route
 from proxy_plugin.logs import describe
 from proxy_plugin.metrics import Metrics
 from proxy_plugin.sessions.edits import Contended, Refused
-from proxy_plugin.sessions.identity import Address, address
+from proxy_plugin.sessions.identity import Address, address, is_tenant
 from proxy_plugin.sessions.index import is_cursor
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import SessionInfo
@@ -35,12 +37,21 @@ class Caller:
     """Who asks.
 
     tenant  whose sessions these are               admin  whether the key is the proxy's admin
-    keys    alias and hash of the key, if known    team   its team's id, or """""
+    keys    alias and hash of the key, if known    team   its team's id, if any"""
 
     tenant: str
     admin: bool
     keys: tuple[str, ...] = ()
     team: str = ""
+
+
+class _Rest(PathConvertor):
+    """`{name:rest}` in a path: all of it, line breaks too, which Starlette's own `path` leaves to other routes."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("rest", _Rest())
 
 
 class ApiError(Exception):
@@ -80,6 +91,11 @@ class Context:
         return await self._guarded.ask(answer)
 
     @property
+    def stores(self) -> bool:
+        """Whether what this worker is to store gets into the store: a full one answers and takes nothing."""
+        return self._guarded.answering or not self._guarded.pending
+
+    @property
     def _guarded(self) -> GuardedStore:
         if self.store is None:
             raise ApiError(503, "no session store is configured", kind="store_unavailable")
@@ -89,7 +105,7 @@ class Context:
         """The session of this id, else of this alias, if it is the caller's (an admin: if it is anyone's)."""
         caller = await self.authenticate(request)
         session_id = request.path_params["session_id"]
-        wanted = request.query_params.get("tenant") if caller.admin else None
+        wanted = wanted_tenant(request, caller)
         tenant = wanted or caller.tenant
         await self._guarded.settle(address(tenant, session_id))
         info = await self.ask(self.sessions.reader.session(address(tenant, session_id)))
@@ -132,7 +148,7 @@ class Rule:
     """One route, and what the API's documentation says of it.
 
     body    properties of the JSON object that it takes, or None     required  those that must be there
-    status  of its usual answer                                      media     content type of that
+    status  of its usual answer; `also`: another one of that kind    media     content type of that
     takes   content type of the body                                 open      it needs no key"""
 
     method: str
@@ -143,6 +159,7 @@ class Rule:
     body: Mapping[str, JsonSchema] | None = None
     required: tuple[str, ...] = ()
     status: int = 200
+    also: int | None = None
     media: str = "application/json"
     takes: str = "application/json"
     open: bool = False
@@ -153,22 +170,33 @@ def route(rule: Rule, prefix: str, context: Context) -> Route:
 
 
 def guarded(handler: Handler, context: Context) -> Callable[[Request], Awaitable[Response]]:
-    """The handler as a Starlette endpoint whose errors are answers."""
+    """The handler as a Starlette endpoint whose errors are answers. What it answers is for one caller, and holds
+    texts of strangers: no cache keeps it, no browser takes it for a page."""
 
     async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(context, request)
-        except ApiError as error:
-            body = {"message": error.message, "type": error.kind, "param": error.param, "code": str(error.status)}
-            return Json({"error": body}, status_code=error.status)
-        except Contended as error:
-            return _failure(503, "the session changes too fast: try again", "conflict_error", error)
-        except StoreUnavailable as error:
-            return _failure(503, "the session store does not answer", "store_unavailable", error)
-        except Exception as error:
-            return _failure(500, "internal error, see the proxy's log", "internal_error", error)
+        response = await _answer(handler, context, request)
+        response.headers.setdefault("cache-control", "no-store")
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
 
     return endpoint
+
+
+async def _answer(handler: Handler, context: Context, request: Request) -> Response:
+    try:
+        return await handler(context, request)
+    except ApiError as error:
+        body = {"message": error.message, "type": error.kind, "param": error.param, "code": str(error.status)}
+        return Json({"error": body}, status_code=error.status)
+    except Contended as error:
+        return _failure(503, "the session changes too fast: try again", "conflict_error", error)
+    except StoreUnavailable as error:
+        return _failure(503, "the session store does not answer", "store_unavailable", error)
+    except ResponseError as error:
+        message = "the session store answers with an error: what it holds of this may be damaged, see the proxy's log"
+        return _failure(500, message, "store_damaged", error)
+    except Exception as error:
+        return _failure(500, "internal error, see the proxy's log", "internal_error", error)
 
 
 def _failure(status: int, message: str, kind: str, error: Exception) -> Response:
@@ -185,7 +213,7 @@ def granted(answer: T | Refused, param: str | None = None) -> T:
     """What an edit answered. Raises ApiError 404 or 409 where it was refused; `param` is what was wrong."""
     if not isinstance(answer, Refused):
         return answer
-    if answer in (Refused.NAME_TAKEN, Refused.BRANCH_CURRENT, Refused.ALIAS_TAKEN):
+    if answer in (Refused.NAME_TAKEN, Refused.BRANCH_CURRENT, Refused.ALIAS_TAKEN, Refused.DAMAGED):
         raise ApiError(409, answer.value, kind="conflict_error", param=param)
     raise not_found(answer.value, "session_id" if answer is Refused.NO_SESSION else param)
 
@@ -202,6 +230,15 @@ def number(request: Request, name: str, default: int, least: int, most: int | No
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise ApiError(400, f"{name} must be a whole number of at least {least}, not {text[:40]!r}", param=name)
     return min(int(text), most) if most is not None else int(text)
+
+
+def wanted_tenant(request: Request, caller: Caller) -> str | None:
+    """The tenant that an admin asks for by the query; None where it names none, or for any other key: that one
+    always means its own. Raises ApiError 400 for what no listing shows."""
+    wanted = request.query_params.get("tenant") if caller.admin else None
+    if wanted and not is_tenant(wanted):
+        raise ApiError(400, "tenant must be a tenant's id as the sessions show it", param="tenant")
+    return wanted or None
 
 
 def sliced(request: Request, items: Sequence[T]) -> tuple[Sequence[T], int]:

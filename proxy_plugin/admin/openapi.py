@@ -74,7 +74,11 @@ def _operation(rule: Rule) -> Document:
         "summary": rule.summary,
         "operationId": f"session_plugin_{rule.handler.__name__}_{rule.method.lower()}",
         "responses": {
-            str(rule.status): {"description": "Done.", "content": {rule.media: {"schema": _answer(rule)}}},
+            **{
+                str(status): {"description": "Done.", "content": {rule.media: {"schema": _answer(rule)}}}
+                for status in (rule.status, rule.also)
+                if status is not None
+            },
             "default": {
                 "description": "What went wrong, in LiteLLM's shape.",
                 "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{_SCHEMA}"}}},

@@ -16,10 +16,10 @@ async def health(context: Context, request: Request) -> Response:
     """Open to everyone, and says one word."""
     try:
         await asyncio.wait_for(context.ask(context.sessions.ping()), _HEALTH_SECONDS)
-        status = "ok"
+        stored = context.stores
     except Exception:
-        status = "degraded"
-    return Json({"status": status})
+        stored = False
+    return Json({"status": "ok" if stored else "degraded"})
 
 
 async def metrics(context: Context, request: Request) -> Response:
@@ -30,7 +30,13 @@ async def metrics(context: Context, request: Request) -> Response:
 
 
 RULES = (
-    Rule("GET", "/health", health, "ok, or degraded where the store does not answer. Needs no key.", open=True),
+    Rule(
+        "GET",
+        "/health",
+        health,
+        "ok, or degraded where the store does not answer or takes nothing. Needs no key.",
+        open=True,
+    ),
     Rule(
         "GET",
         "/metrics",

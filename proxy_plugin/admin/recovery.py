@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy_plugin.admin.http import CURSOR, LIMIT, Context, Json, Query, Rule, index_cursor, number
+from proxy_plugin.admin.http import CURSOR, LIMIT, Context, Json, Query, Rule, index_cursor, number, wanted_tenant
 from proxy_plugin.sessions.recovery import SessionState
 from proxy_plugin.sessions.tree import Subtask, rfc3339
 
@@ -19,11 +19,9 @@ async def report(context: Context, request: Request) -> Response:
     """`totals` count the subtasks of the sessions that were looked at: those that were interrupted, and the `limit`
     newest ones. Sessions whose subtasks are all done are counted and not listed."""
     caller = await context.authenticate(request)
-    tenant = request.query_params.get("tenant") if caller.admin else caller.tenant
+    tenant = wanted_tenant(request, caller) if caller.admin else caller.tenant
     limit = number(request, "limit", _LIMIT, 1, _MOST)
-    found = await context.ask(
-        context.sessions.recovery.report(tenant or None, limit=limit, cursor=index_cursor(request))
-    )
+    found = await context.ask(context.sessions.recovery.report(tenant, limit=limit, cursor=index_cursor(request)))
     known = found.starts_and_stops
     return Json(
         {

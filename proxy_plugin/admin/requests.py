@@ -23,6 +23,7 @@ from proxy_plugin.admin.http import (
 )
 from proxy_plugin.history.account import Account
 from proxy_plugin.history.difference import Line, difference
+from proxy_plugin.history.redaction import STRUCTURE
 from proxy_plugin.history.report import Report
 from proxy_plugin.sessions.tree import rfc3339
 
@@ -74,6 +75,7 @@ def shown_request(n: int, record: Mapping[str, Any]) -> dict[str, Any]:
         "mode": record["mode"],
         "outcome": record["outcome"],
         "limited": record.get("limited"),
+        "version": record.get("version"),
         **{name: report.get(name, 0) for name in _NUMBERS},
         "repairs": {kind: report[kind] for kind in Report.REPAIRS if report.get(kind)},
         "prefix_break": report.get("prefix_break"),
@@ -85,6 +87,7 @@ def shown_account(n: int, record: Mapping[str, Any], account: Account) -> dict[s
         **shown_request(n, record),
         "exact": account.exact,
         "inexact_because": account.why or None,
+        "content": "full" if account.received is not None else STRUCTURE,
         "received": account.received,
         "sent": account.sent,
         **({"rewritten": account.rewritten} if record["outcome"] == "audited" else {}),
@@ -107,7 +110,8 @@ def told(n: int, record: Mapping[str, Any], account: Account) -> Iterator[Line]:
     for edit in account.edits:
         nodes = f" instead of {' '.join(node[:12] for node in edit['instead_of'])}" if "instead_of" in edit else ""
         yield Line("@", f"message {edit['message']}: {', '.join(edit['edits'])}{nodes}")
-    yield from difference(account.received, account.rewritten)
+    if account.received is not None and account.rewritten is not None:
+        yield from difference(account.received, account.rewritten)
 
 
 RULES = (
@@ -122,7 +126,8 @@ RULES = (
         "GET",
         "/sessions/{session_id}/requests/{n}",
         show_request,
-        "One request: the list as it came and as it was sent, to the byte, and the edits between them.",
+        "One request: the list as it came and as it was sent, to the byte, and the edits between them; the edits alone "
+        "where no texts are kept.",
         query=(Query("format", "json, or text: a difference that people can read."),),
     ),
 )

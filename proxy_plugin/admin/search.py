@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy_plugin.admin.http import LIMIT, OFFSET, ApiError, Context, Json, Query, Rule, address_of, number
+from proxy_plugin.history.redaction import NOT_KEPT
 from proxy_plugin.sessions.tree import rfc3339
 
 _PAGE, _LARGEST_PAGE = 50, 500
@@ -14,6 +15,8 @@ _LONGEST_QUERY = 1_000
 
 async def search(context: Context, request: Request) -> Response:
     info = await context.session(request)
+    if not context.sessions.keeps_texts:
+        raise ApiError(409, f"there is nothing to search in: {NOT_KEPT}", kind="texts_not_kept")
     query = request.query_params.get("q", "")
     if not query.strip() or len(query) > _LONGEST_QUERY:
         raise ApiError(400, f"q must say what to look for, in at most {_LONGEST_QUERY} characters", param="q")

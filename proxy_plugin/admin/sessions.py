@@ -25,7 +25,10 @@ from proxy_plugin.admin.http import (
     index_cursor,
     json_body,
     number,
+    wanted_tenant,
 )
+from proxy_plugin.sessions.identity import is_tenant
+from proxy_plugin.sessions.index import SETTLED_SECONDS
 from proxy_plugin.sessions.profile import Profile
 from proxy_plugin.sessions.tree import SessionInfo, rfc3339
 
@@ -33,9 +36,9 @@ _PAGE = 50
 _LARGEST_PAGE = 500
 _TITLE, _DESCRIPTION, _METADATA_BYTES, _ALIASES = 200, 4_000, 16 * 1024, 32
 _ALIAS = re.compile(r"(?!\.{1,2}\Z)[^\x00-\x1f\x7f/]{1,256}\Z")
-_TENANT = re.compile(r"[0-9a-f]{32}\Z")
 _AT_A_TIME = 16
 """Sessions of a tenant that are deleted at the same time."""
+_EMPTY_LISTS = 2
 
 
 async def list_sessions(context: Context, request: Request) -> Response:
@@ -45,7 +48,7 @@ async def list_sessions(context: Context, request: Request) -> Response:
         raise ApiError(403, "only an admin key may ask for a tenant", kind="auth_error", param="tenant")
     page = await context.ask(
         context.sessions.index.sessions(
-            query.get("tenant") if caller.admin else caller.tenant,
+            wanted_tenant(request, caller) if caller.admin else caller.tenant,
             limit=number(request, "limit", _PAGE, 1, _LARGEST_PAGE),
             offset=number(request, "offset", 0, 0),
             cursor=index_cursor(request),
@@ -82,17 +85,20 @@ async def delete_session(context: Context, request: Request) -> Response:
 
 
 async def delete_tenant(context: Context, request: Request) -> Response:
-    """A session at a time, so that no number of them is too much for one answer of the store."""
+    """A few sessions at a time, so that no number of them is too much for one answer of the store. Ends when none
+    is found twice: other workers may yet have to list some."""
     if not (await context.authenticate(request)).admin:
         raise ApiError(403, "deleting a tenant needs an admin key", kind="auth_error")
     tenant = request.path_params["tenant"]
-    if not _TENANT.match(tenant):
+    if not is_tenant(tenant):
         raise ApiError(400, "a tenant is named by the 32 hexadecimal digits that listings show", param="tenant")
-    deleted = 0
-    while (page := await context.ask(context.sessions.index.sessions(tenant, limit=_AT_A_TIME))).sessions:
-        gone = await asyncio.gather(*(context.ask(context.sessions.delete(address_of(info))) for info in page.sessions))
-        deleted += sum(gone)
-    await context.ask(context.sessions.index.forget(tenant))
+    deleted = empty = 0
+    while empty < _EMPTY_LISTS:
+        listed, gone = await context.ask(context.sessions.erase(tenant, _AT_A_TIME))
+        deleted += gone
+        empty = 0 if listed else empty + 1
+        if empty == 1:
+            await asyncio.sleep(SETTLED_SECONDS)
     return Json({"tenant": tenant, "deleted": deleted})
 
 

@@ -23,6 +23,7 @@ from proxy_plugin.admin.http import (
 )
 from proxy_plugin.history.dependencies import text_of_stored
 from proxy_plugin.history.model import dump
+from proxy_plugin.history.redaction import STRUCTURE
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.subtasks import MAX_DEPENDENCIES, MAX_METADATA_BYTES, Outcome, Plan, Refusal
 from proxy_plugin.sessions.tree import MAX_ATTEMPTS, Subtask, rfc3339
@@ -125,7 +126,7 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
     subtask = outcome.subtask
     ended = subtask.ended_ms
     text = subtask.result_text
-    if text is None and subtask.result:
+    if text is None and subtask.result and not outcome.withheld:
         text = text_of_stored(outcome.body)
     return {
         "id": subtask.id,
@@ -137,6 +138,7 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
         "max_attempts": MAX_ATTEMPTS,
         "error_message": subtask.error_message,
         "result": text,
+        **({"content": STRUCTURE} if outcome.withheld else {}),
         "result_node": subtask.result,
         "base_node": subtask.base or None,
         "snapshot_id": subtask.snapshot_id,
@@ -147,7 +149,7 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-_ONE = "/sessions/{session_id}/subtasks/{subtask_id:path}/"
+_ONE = "/sessions/{session_id}/subtasks/{subtask_id:rest}/"
 
 _TEXT = {"type": "string"}
 RULES = (
@@ -172,6 +174,7 @@ RULES = (
         },
         required=("id",),
         status=201,
+        also=200,
     ),
     Rule(
         "POST",

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from proxy_plugin.admin.http import ApiError, Context, Json, Query, Rule, address_of, not_found
-from proxy_plugin.sessions.identity import is_tenant
+from proxy_plugin.admin.http import ApiError, Context, Json, Query, Rule, address_of, not_found, wanted_tenant
 from proxy_plugin.sessions.lines import LineError
 from proxy_plugin.sessions.transfer import AliasTaken, Import, Imported, SessionExists, SessionGone
 
@@ -38,9 +37,7 @@ async def _rest(context: Context, first: bytes, pieces: AsyncIterator[bytes]) ->
 
 async def import_session(context: Context, request: Request) -> Response:
     caller = await context.authenticate(request)
-    tenant = request.query_params.get("tenant") if caller.admin else None
-    if tenant and not is_tenant(tenant):
-        raise ApiError(400, "tenant must be a tenant's id as the sessions show it", param="tenant")
+    tenant = wanted_tenant(request, caller)
     said = request.query_params.get("replace", "false").lower()
     if said not in _FLAGS:
         raise ApiError(400, "replace must be true or false", param="replace")

@@ -29,7 +29,7 @@ def check_config(path: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield error("config", f"{path}: is no valid YAML: {' '.join(str(problem).split())}", "mend the file")
         return
     if not isinstance(config, dict):
-        yield error("config", f"{path}: holds no settings", "see README, “Into an existing config”")
+        yield error("config", f"{path}: holds no settings", "see README, “Add it to your proxy”")
         return
     yield ok("config", str(path))
     yield from _callbacks(config, path.resolve().parent)
@@ -63,7 +63,7 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     else:
         yield error("callback", "the config does not load the plugin", cure)
     if "prometheus" not in names:
-        yield ok("exposition", "LiteLLM's own /metrics is off: scrape the plugin's, {prefix}/metrics")
+        yield ok("exposition", "LiteLLM's own /metrics is off: scrape the plugin's, GET /metrics below http.prefix")
 
 
 def _is_shim(folder: Path, name: str) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy_plugin.doctor.finding import Finding, error, ok, warning
+from proxy_plugin.version import DISTRIBUTION
 
-DISTRIBUTION = "litellm-session-plugin"
 _PYTHON = (3, 11)
 _CHECKED = ("litellm", "redis", "starlette", "prometheus-client")
 
@@ -70,8 +70,10 @@ def check_metrics_folder(environ: Mapping[str, str], workers: int) -> Iterator[F
         yield error("metrics", f"{name}: {folder} is no folder", "remove the file or name another folder")
     elif path.exists() and not os.access(path, os.W_OK):
         yield error("metrics", f"{name}: {folder} cannot be written", "let the proxy's user write it")
-    elif not path.exists() and not os.access(_existing(path), os.W_OK):
+    elif not path.exists() and not (_existing(path).is_dir() and os.access(_existing(path), os.W_OK)):
         yield error("metrics", f"{name}: {folder} cannot be made", "make it for the proxy's user")
+    elif not path.exists():
+        yield ok("metrics", f"{name}: {folder}, made at the start")
     elif path.exists() and any(path.glob("*.db")) and workers:
         cure = "empty it before each start; two proxies must not share one"
         yield warning("metrics", f"{name}: {folder} holds values of an earlier or a running start", cure)

@@ -11,10 +11,11 @@ from typing import TextIO
 import orjson
 
 from proxy_plugin.doctor.config import check_config
+from proxy_plugin.doctor.encryption import check_keys
 from proxy_plugin.doctor.environment import check_metrics_folder, check_versions
 from proxy_plugin.doctor.finding import Finding, as_json, error, ok
 from proxy_plugin.doctor.store import check_store
-from proxy_plugin.settings import Settings, SettingsError
+from proxy_plugin.settings import ENCRYPTION_KEYS, Settings, SettingsError
 
 _MARKS = {"ok": "  ok     ", "warning": "  warning", "error": "  ERROR  "}
 
@@ -43,4 +44,7 @@ def examine(config: Path, workers: int, environ: Mapping[str, str]) -> list[Find
         cure = "mend the setting; config/plugin.yaml names all of them"
         return [*findings, error("settings", str(problem), cure)]
     findings.append(ok("settings", f"mode {settings.mode}, policy {settings.collapse.policy}"))
-    return findings + asyncio.run(check_store(settings, environ))
+    encryption = list(check_keys(environ))
+    if any(finding.level == "error" for finding in encryption):  # the store can be looked at all the same
+        environ = {name: value for name, value in environ.items() if name != ENCRYPTION_KEYS}
+    return findings + encryption + asyncio.run(check_store(settings, environ))

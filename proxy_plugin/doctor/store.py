@@ -9,18 +9,18 @@ from typing import Any
 
 from redis import exceptions as errors
 
+from proxy_plugin.doctor.encryption import check_stored
 from proxy_plugin.doctor.finding import Finding, error, ok, warning
 from proxy_plugin.sessions import keys
 from proxy_plugin.sessions.connection import Connection, find_target
 from proxy_plugin.sessions.outage import ADVICE, kind_of
+from proxy_plugin.sessions.rights import rights
 from proxy_plugin.settings import Settings, SettingsError
 
 ANSWER_SECONDS = 10.0
 _OLDEST = (6, 2)
 _CLOCK_SECONDS = 2.0
 _PROBE = keys.PREFIX + "{doctor}:probe"
-_RIGHTS = f"give the store's user ~{keys.PREFIX}* +@read +@write +@scripting +@connection -@dangerous +info +time"
-_CLUSTER_RIGHTS = " +cluster|slots"
 
 
 async def check_store(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
@@ -41,6 +41,8 @@ async def check_store(settings: Settings, environ: Mapping[str, str]) -> list[Fi
         async with asyncio.timeout(ANSWER_SECONDS):
             await connection.command("ping")
             async for finding in _look(connection):
+                findings.append(finding)
+            async for finding in check_stored(connection, settings):
                 findings.append(finding)
     except Exception as problem:
         if kind_of(problem) == "rights":
@@ -125,8 +127,7 @@ async def _rights(connection: Connection) -> Finding:
 
 
 def _denied(connection: Connection, problem: Exception) -> Finding:
-    cure = _RIGHTS + (_CLUSTER_RIGHTS if connection.target.kind == "cluster" else "")
-    return error("store rights", str(problem)[:200], cure)
+    return error("store rights", str(problem)[:200], f"give the store's user {rights(connection.target.kind)}")
 
 
 async def _clock(connection: Connection) -> Finding:

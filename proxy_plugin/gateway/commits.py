@@ -116,7 +116,7 @@ def reply_commit(asked: Commit, path: Path, reply: Path, complete: bool, under: 
         roles=roles,
         first_reply=asked.first_reply or _first_reply(ids, roles),
         kind="reply",
-        closes=complete and last.role is ASSISTANT and not any(message.calls for message in reply.messages),
+        closes=complete and last.role == ASSISTANT and not any(message.calls for message in reply.messages),
         incomplete=not complete,
         size_bytes=asked.size_bytes + reply.size,
         at_ms=int(time.time() * 1000),
@@ -182,7 +182,7 @@ def _first_reply(ids: Sequence[str], roles: Sequence[str]) -> str | None:
 
 def _answered(path: Path, message: Message) -> Message:
     """The message as it is read behind the call that it answers: without that in sight a result is sealed."""
-    if message.role is OTHER and message.sealed:
+    if message.role == OTHER and message.sealed:
         call_id = path.wire[message.source[1] - 1].get("call_id")
         if isinstance(call_id, str):
             return message._replace(role=TOOL, answers=call_id)
@@ -193,14 +193,14 @@ def _subtask_start(messages: Sequence[Message], base: Base | None) -> int:
     start = running_start(messages)
     if base is None or start:
         return start
-    asked = next((message.role for message in messages if message.role is not SYSTEM), None)
-    return 0 if base.concluded and asked is USER else -1
+    asked = next((message.role for message in messages if message.role != SYSTEM), None)
+    return 0 if base.concluded and asked == USER else -1
 
 
 def _explicit_base(messages: Sequence[Message], base: Base | None) -> int:
     """Behind how many messages a subtask that the client names now would begin: before what the user said
     after the newest assistant message, which may be the base."""
-    newest = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role is ASSISTANT), -1)
+    newest = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == ASSISTANT), -1)
     if newest < 0 and base is None:
         return 0
     after = newest + 1

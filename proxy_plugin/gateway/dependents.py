@@ -36,7 +36,9 @@ def place_of(commit: Commit) -> Place:
 
 
 def placed(standing: Standing, path: Path, body: Mapping[str, Any], dialect: Dialect, make: Committing) -> Placed:
-    """`path`: the client's own list. A base that is damaged is done without."""
+    """`path`: the client's own list. A base that is damaged, or kept without its texts, is done without."""
+    if standing.withheld:
+        return Placed(path, replace(make(path, {}), subtask_depends_on=standing.depends_on), {}, path, 0)
     whole = resume.before(standing.base, path, body) if standing.base is not None else None
     own = len(path.messages) - path.lead
     joined = read(whole.wire, path.api) if whole is not None else None

@@ -16,10 +16,13 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from proxy_plugin.admin.http import Caller
 from proxy_plugin.events import Emit, PassedThrough
-from proxy_plugin.gateway.pipeline import Incoming, Pipeline, Turn, pass_whole
+from proxy_plugin.gateway import lines, spans
+from proxy_plugin.gateway.calls import Call, during
+from proxy_plugin.gateway.pipeline import Pipeline, pass_whole
 from proxy_plugin.gateway.replies import Reply, StreamedReply, streamed_reply, take_reply
 from proxy_plugin.gateway.response_ids import provider_id
 from proxy_plugin.gateway.targets import Targets
+from proxy_plugin.gateway.turn import Incoming, Turn
 from proxy_plugin.gateway.usage import ModelNames, usage_of
 from proxy_plugin.logs import describe
 from proxy_plugin.patience import within
@@ -54,7 +57,8 @@ class SessionPlugin(CustomLogger):
         self._targets = Targets(settings.targets.providers)
         self.names = ModelNames(emit)
         self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()  # by LiteLLM's logging object of the call
-        self._calls: WeakValueDictionary[str, Turn] = WeakValueDictionary()  # by LiteLLM's id of the call
+        # By tenant and LiteLLM's id of the call, which a client may choose.
+        self._calls: WeakValueDictionary[tuple[str, str], Turn] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self.total_seconds = settings.deadlines.total_ms / 1000
 
@@ -64,25 +68,32 @@ class SessionPlugin(CustomLogger):
         if endpoint is None:
             return None
         api, key = endpoint
-        try:
-            turn = await self._before(api, data.get(key), user_api_key_dict, data)
-        except TimeoutError:
-            self._passed(api, data.get(key), "deadline")
-            return None
-        except Exception as error:
-            log.warning("a request passes as it came: %s", describe(error))
-            self._passed(api, data.get(key), "internal_error")
-            return None
-        if turn is None:
-            return None
+        call = Call(str(data.get("litellm_call_id") or ""), spans.parent_of(user_api_key_dict))
+        with during(call, lines.tell, spans.tell):
+            turn = await self._turn_of(api, data.get(key), user_api_key_dict, data)
+            if turn is None:
+                return None
+            call.session = turn.headers["x-proxy-plugin-session"]
+            turn.call = Call(call.id, call.parent, "reply", call.session)
         logging_object = data.get("litellm_logging_obj")
         if logging_object is not None:
             self._turns[logging_object] = turn
-            self._calls[str(data.get("litellm_call_id"))] = turn
+            self._calls[self._call(data, user_api_key_dict)] = turn
         messages, turn.messages = turn.messages, None
         if messages is not None:
             data[key] = messages
             data.update(turn.fields)
+        return None
+
+    async def _turn_of(self, api: str, wire: Any, caller: Any, data: Any) -> Turn | None:
+        """None for a request that passes as it came. Never raises."""
+        try:
+            return await self._before(api, wire, caller, data)
+        except TimeoutError:
+            self._passed(api, wire, "deadline")
+        except Exception as error:
+            log.warning("a request passes as it came: %s", describe(error))
+            self._passed(api, wire, "internal_error")
         return None
 
     async def _before(self, api: str, wire: Any, caller: Any, data: Any) -> Turn | None:
@@ -148,13 +159,14 @@ class SessionPlugin(CustomLogger):
 
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
         """Whole replies: renames ids and stores the message. Changes the response in place."""
-        turn = self._turn(data)
+        turn = self._turn(data, user_api_key_dict)
         if turn is not None and turn.work is not None:
-            try:
-                reply = take_reply(turn.work.path.api, response, self._pipeline.names(turn))
-                await self._after(turn, reply)
-            except Exception as error:
-                self._failed("reply", error)
+            with during(turn.call, spans.tell):
+                try:
+                    reply = take_reply(turn.work.path.api, response, self._pipeline.names(turn))
+                    await self._after(turn, reply)
+                except Exception as error:
+                    self._failed("reply", error)
         return None
 
     async def async_post_call_streaming_iterator_hook(
@@ -162,7 +174,7 @@ class SessionPlugin(CustomLogger):
     ) -> AsyncGenerator[Any, None]:
         """Streams: each chunk goes on at once. What came is stored at the end, also when the client left; where
         a client may go on from it by its id, before the end goes on."""
-        turn = self._turn(request_data)
+        turn = self._turn(request_data, user_api_key_dict)
         reply = self._streamed_reply(turn)
         if turn is None or reply is None:
             async for chunk in response:
@@ -173,7 +185,8 @@ class SessionPlugin(CustomLogger):
                 try:
                     seen = reply.see(chunk)
                 except Exception as error:
-                    self._failed("chunk", error)
+                    with during(Call(turn.call.id)):
+                        self._failed("chunk", error)
                     seen = (*reply.rest(), chunk)
                 if reply.over and turn.work is not None and turn.work.kept:
                     await self._store(turn, reply)
@@ -200,10 +213,13 @@ class SessionPlugin(CustomLogger):
         await asyncio.shield(task)
 
     async def _store_streamed(self, turn: Turn, reply: StreamedReply) -> None:
-        try:
-            await self._after(turn, reply.reply())
-        except Exception as error:
-            self._failed("reply", error)
+        if turn.work is None:  # done already, before the end of the stream went on
+            return
+        with during(turn.call, spans.tell):
+            try:
+                await self._after(turn, reply.reply())
+            except Exception as error:
+                self._failed("reply", error)
 
     async def _after(self, turn: Turn, reply: Reply | None) -> None:
         if reply is None:
@@ -220,7 +236,7 @@ class SessionPlugin(CustomLogger):
         request_headers: Any = None,
         litellm_call_info: Any = None,
     ) -> dict[str, str] | None:
-        turn = self._turn(data)
+        turn = self._turn(data, user_api_key_dict)
         return dict(turn.headers) if turn is not None else None
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -236,17 +252,20 @@ class SessionPlugin(CustomLogger):
         self, request_data: Any, original_exception: Any, user_api_key_dict: Any, traceback_str: Any = None
     ) -> None:
         """Counts refusals of what was rewritten, for the safety fallback."""
-        turn = self._turn(request_data)
+        turn = self._turn(request_data, user_api_key_dict)
         if turn is not None:
             self._pipeline.failed(turn, refused=_is_refusal(original_exception))
 
-    def _turn(self, data: Any) -> Turn | None:
+    def _call(self, data: Any, caller: Any) -> tuple[str, str]:
+        return caller_of(self._settings, caller).tenant, str(data.get("litellm_call_id"))
+
+    def _turn(self, data: Any, caller: Any) -> Turn | None:
         if not isinstance(data, dict):
             return None
         logging_object = data.get("litellm_logging_obj")
         if logging_object is not None:
             return self._turns.get(logging_object)
-        return self._calls.get(str(data.get("litellm_call_id")))  # LiteLLM takes the object out before failure hooks
+        return self._calls.get(self._call(data, caller))  # LiteLLM takes the object out before failure hooks
 
     def _failed(self, what: str, error: Exception) -> None:
         log.warning("%s passed through unhandled: %s", what, describe(error))

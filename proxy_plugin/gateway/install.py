@@ -16,6 +16,8 @@ from proxy_plugin.admin import api
 from proxy_plugin.admin.http import ApiError, Caller, Context
 from proxy_plugin.admin.openapi import documented
 from proxy_plugin.events import StoreChosen
+from proxy_plugin.gateway import lines
+from proxy_plugin.gateway.calls import listening
 from proxy_plugin.gateway.count_tokens import counting_routes
 from proxy_plugin.gateway.hooks import SessionPlugin, caller_of
 from proxy_plugin.gateway.pipeline import Pipeline
@@ -37,17 +39,19 @@ _BACKGROUND: set[asyncio.Task[None]] = set()  # held, because the loop keeps onl
 
 def make_handler() -> SessionPlugin:
     """Builds the callback and mounts the routes. A setting that cannot be used ends the start-up."""
+    lines.join_litellm()
+    metrics = Metrics()
+    emit = listening(metrics.observe)
     try:
         settings = Settings.load(beside=config_folder())
-        connection = Connection.open(settings) if settings.mode != "off" else None
+        connection = Connection.open(settings, emit=emit) if settings.mode != "off" else None
     except SettingsError as error:
         _stop(error)
-    metrics = Metrics()
     metrics.observe(StoreChosen(connection.kind if connection is not None else "none"))
-    store = SessionStore(connection, settings, metrics.observe) if connection is not None else None
-    guarded = GuardedStore(store, settings, metrics.observe) if store is not None else None
-    pipeline = Pipeline(settings, guarded, metrics.observe)
-    plugin = SessionPlugin(settings, pipeline, metrics.observe)
+    store = SessionStore(connection, settings, emit) if connection is not None else None
+    guarded = GuardedStore(store, settings, emit) if store is not None else None
+    pipeline = Pipeline(settings, guarded, emit)
+    plugin = SessionPlugin(settings, pipeline, emit)
     authenticate = _authenticator(settings)
     context = Context(guarded, metrics, authenticate, settings.http.open_metrics)
     _mount(api.routes(settings.http.prefix, context), plugin, authenticate)

@@ -6,11 +6,12 @@ store is waited for, and never longer than its deadline.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,80 +19,28 @@ from proxy_plugin.events import Emit, HistoryEstimated, PassedThrough, PrefixBro
 from proxy_plugin.gateway import resume
 from proxy_plugin.gateway.commits import named_subtask, reply_commit, request_commit
 from proxy_plugin.gateway.dependents import Placed, place_of, placed
-from proxy_plugin.gateway.recorder import Handled, noted
+from proxy_plugin.gateway.memos import Memos, Remembered
+from proxy_plugin.gateway.recorder import Digests, Handled, noted
 from proxy_plugin.gateway.replies import Names
 from proxy_plugin.gateway.safety import Refusals
 from proxy_plugin.gateway.trail import Followed, Trail, follow
-from proxy_plugin.history.dialects import Dialect
-from proxy_plugin.history.memo import Memo
+from proxy_plugin.gateway.turn import Incoming, Turn, Work
 from proxy_plugin.history.model import USER, dump, meaning
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.report import Report
-from proxy_plugin.history.rewrite import Rewrite, read, rewrite
+from proxy_plugin.history.rewrite import read, rewrite
 from proxy_plugin.history.subtasks import NOTHING_SAID, Context
 from proxy_plugin.history.wire import CODECS
+from proxy_plugin.logs import describe
 from proxy_plugin.sessions.identity import Address, find_session, kept_under
 from proxy_plugin.sessions.tree import Base, Commit, Committed, History
 from proxy_plugin.sessions.writer import GuardedStore
 from proxy_plugin.settings import Reset, Settings
 
+log = logging.getLogger("proxy_plugin")
+
 RESUMED = "x-proxy-plugin-resumed"
-_MEMO_BYTES = 64_000_000  # memory for the histories a worker remembers
 _SAID_SESSIONS = 10_000  # sessions of which a worker remembers where the client's subtasks end, and resets
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One client request as the gateway hands it over. `wire` is the client's list and is not changed."""
-
-    api: str
-    wire: Any
-    headers: Mapping[str, str]  # lower-case names; no credentials
-    body: Mapping[str, Any]
-    tenant: str
-    dialect: Dialect
-    mode: str  # "enforce" or "audit"
-    settings: Settings | None = None  # those that hold for its model, key and team; None: the pipeline's own
-    continued: bool = False  # goes on from a response that the provider keeps
-    earlier: str = ""  # what the store finds the path by that it goes on from (see identity.kept_under)
-    conversation: str = ""  # what the conversation is found by that the provider adds the reply to
-    model: str = ""  # the model group, where its name may stand in a label
-    dollars: tuple[float, float] | None = None  # see facts.dollars_of
-
-
-@dataclass(slots=True)
-class Work:
-    """What a request leaves for its reply."""
-
-    path: Path  # that of the commit
-    sent: Path  # what was rewritten: another one where a subtask needs the results of others
-    commit: Commit
-    rewrite: Rewrite
-    address: Address  # of the session, once the store has said which it is
-    store: GuardedStore | None  # where its reply goes
-    kept: bool  # the provider keeps the reply, to be gone on from by its id
-    conversation: str  # what the conversation is found by that the provider adds it to
-    request: Commit  # the one that the call to the model is under way for
-    reckon: Callable[[], HistoryEstimated] | None  # counts the tokens of what came and of what left
-
-
-@dataclass(slots=True, weakref_slot=True)
-class Turn:
-    """One request on its way. `work` is given up once the reply is stored: LiteLLM keeps what a turn hangs on
-    for much longer, and a history that outlives its request is work for every garbage collection.
-
-    subtask  node id before the running subtask: names it while the session runs
-    headers  the response headers; in audit mode they say what would have been done"""
-
-    messages: Any  # what to send on
-    fields: Mapping[str, Any]  # what to send beside it in addition
-    headers: Mapping[str, str]
-    tag: str
-    subtask: str
-    enforced: bool
-    changed: bool  # it differs from what the client sent, or would
-    collapsed: bool
-    work: Work | None
 
 
 def _headers(session_id: str, report: Report) -> dict[str, str]:
@@ -110,7 +59,7 @@ class Pipeline:
         self._settings = settings
         self._store = store
         self._emit = emit
-        self._memos = _Memos(_MEMO_BYTES)
+        self._memos = Memos(settings.limits.memo_bytes)
         self._said: OrderedDict[str, Context] = OrderedDict()
         self._refusals = Refusals()
 
@@ -135,7 +84,7 @@ class Pipeline:
         elif wish:
             self._emit(PassedThrough("resume_unavailable"))
         found = find_session(incoming.headers, incoming.body, incoming.tenant, _opening(incoming))
-        memo, trail = self._memos.take(found.tag)
+        memo, trail, digests = self._memos.take(found.tag)
         path = read(incoming.wire, incoming.api, memo, continued=incoming.continued)
         if path is None:
             pass_whole(self._emit, incoming.api, incoming.wire, "not_understood")
@@ -153,8 +102,8 @@ class Pipeline:
             on_failure.callback(store.landed, request)
         committed = await store.commit(commit, waited) if store is not None else None
         started = time.perf_counter()
-        if committed is not None and committed.alone and commit.alone is not None:
-            commit = commit.alone
+        if committed is not None:
+            commit = commit.stored_as(alone=committed.alone)
         address = commit.address
         if committed is not None and committed.refused:
             self._emit(PassedThrough("subtask_refused"))
@@ -171,11 +120,8 @@ class Pipeline:
         if sent is own and result.plan:
             lead = commit.lead.id if commit.lead is not None else ""
             rules = incoming.dialect, settings, result.limited
-            before, trail = trail, Trail(lead, own.node_ids, result.plan, rules, context, result.report.repairs)
-            followed = follow(own, trail, before)
-            if followed.broke and not result.report.prefix_break:
-                self._emit(PrefixBroken(followed.broke))
-        self._memos.put(found.tag, memo, trail)
+            now = Trail(lead, own.node_ids, result.plan, rules, context, result.report.repairs)
+            followed, trail = self._followed(own, now, trail, result.report), now
         if dependent is not None and sent is not own:
             cleared = result.report.tool_messages_cleared + dependent.cleared
             report = replace(result.report, bytes_before=own.size, tool_messages_cleared=cleared)
@@ -188,9 +134,10 @@ class Pipeline:
         seconds = spent + time.perf_counter() - started
         self._emit(RequestHandled(incoming.api, outcome, result.report, seconds))
         session_id = (committed.session_id if committed else address.session_id) or f"{address.family}.0"
-        if store is not None and committed is not None and not committed.deleted and not committed.full:
-            home = replace(address, session_id=session_id)
-            store.note(noted(Handled(incoming, home, came, path, sent, commit, settings, context, result, outcome)))
+        if store is not None and store.notes:
+            handled = Handled(incoming, came, path, sent, request, settings, context, result, outcome)
+            digests = _note(store, handled, committed, digests)
+        self._memos.put(found.tag, Remembered(memo, trail, digests))
         fields = {**(whole.fields if whole else {}), **(dependent.fields if dependent and sent is not own else {})}
         return Turn(
             messages=result.messages if enforced else incoming.wire,
@@ -214,6 +161,13 @@ class Pipeline:
                 reckon=partial(_reckoned, incoming, followed) if followed is not None else None,
             ),
         )
+
+    def _followed(self, own: Path, now: Trail, before: Trail | None, report: Report) -> Followed:
+        """The request beside the session's one before it. Counts a break that the rewriting itself does not know of."""
+        followed = follow(own, now, before)
+        if followed.broke and not report.prefix_break:
+            self._emit(PrefixBroken(followed.broke))
+        return followed
 
     async def _dependent(
         self, incoming: Incoming, path: Path, commit: Commit, address: Address, waited: float
@@ -260,6 +214,8 @@ class Pipeline:
 
     def _settings_for(self, incoming: Incoming, careful: bool) -> Settings:
         settings = incoming.settings or self._settings
+        if self._store_for(incoming) is None and settings.store.content == "full":  # nothing to refer to
+            settings = replace(settings, store=replace(settings.store, content="structure"))
         if not careful:
             return settings
         return replace(settings, collapse=replace(settings.collapse, policy="never"), reset=Reset())
@@ -337,29 +293,15 @@ def _reckoned(incoming: Incoming, followed: Followed) -> HistoryEstimated:
     return HistoryEstimated(incoming.model, incoming.mode, received, rewritten, incoming.dollars)
 
 
-class _Memos:
-    """Least recently used memos of a worker, bounded in bytes of the histories they hold, and beside each the trail
-    of the request that left it."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._total = 0
-        self._held: OrderedDict[str, tuple[Memo, int, Trail | None]] = OrderedDict()
-
-    def take(self, key: str) -> tuple[Memo, Trail | None]:
-        """The memo of a conversation, out of the cache while it is used: two requests never share one."""
-        memo, size, trail = self._held.pop(key, (None, 0, None))
-        self._total -= size
-        return memo or Memo(), trail
-
-    def put(self, key: str, memo: Memo, trail: Trail | None) -> None:
-        _, before, _ = self._held.pop(key, (None, 0, None))
-        size = memo.size_bytes
-        self._held[key] = memo, size, trail
-        self._total += size - before
-        while self._total > self._limit:
-            _, (_, dropped, _) = self._held.popitem(last=False)
-            self._total -= dropped
+def _note(store: GuardedStore, handled: Handled, committed: Committed | None, before: Digests | None) -> Digests | None:
+    """A record is never worth a request."""
+    try:
+        make, digests = noted(handled, before)
+        store.note(handled.commit, committed, make)
+    except Exception as error:
+        log.warning("a request is not noted: %s", describe(error))
+        return None
+    return digests
 
 
 async def _base(store: GuardedStore, incoming: Incoming) -> Base | None:
@@ -380,6 +322,6 @@ def _opening(incoming: Incoming) -> str | None:
         return None
     for item in incoming.wire:
         for message in codec.parse([item], 0) if isinstance(item, dict) else ():
-            if message.role is USER:
+            if message.role == USER:
                 return meaning(message).decode("utf-8", "surrogatepass")
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy_plugin.history.model import ROOT, Message, node_id, text_of
 from proxy_plugin.history.path import Path
+from proxy_plugin.history.redaction import is_redacted
 from proxy_plugin.history.rewrite import read
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import FIELDS, parsed, unwrap
@@ -19,6 +20,8 @@ HEADER = "x-proxy-plugin-resume"
 _MARK = "cache_control"
 _MOST_BREAKPOINTS = 4
 """Of one request: "A maximum of 4 blocks with cache_control may be provided" (Anthropic)."""
+_LEVELS = 8
+"""As deep as a breakpoint can stand: lists of messages, a message, its content, a block, the content of a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Whole:
 
 def behind(stored: History, api: str, wire: Any, body: Mapping[str, Any]) -> Whole | None:
     """The client's list behind the stored path, in the client's wire form. Leading system text is the client's
-    own if it sends any. None where the path is damaged or the list is none."""
+    own if it sends any. None where the path or its leading text is damaged or kept without its texts, or the list is
+    none."""
     sent = read(wire, api)
     if sent is None:
         return None
@@ -41,12 +45,17 @@ def behind(stored: History, api: str, wire: Any, body: Mapping[str, Any]) -> Who
 def before(stored: History, sent: Path, body: Mapping[str, Any]) -> Whole | None:
     """The same with all of the stored path."""
     start = sent.wire_start(sent.lead)
-    if start is None or stored.missing:
+    entries = [parsed(node.body) for node in stored.nodes]
+    if start is None or stored.missing or any(map(is_redacted, entries)):
         return None
-    path = unwrap([parsed(node.body) for node in stored.nodes], sent.api).messages
-    lead, fields = _lead(parsed(stored.lead) if stored.lead else None, sent.api)
-    if sent.lead or body.get(FIELDS.get(sent.api, "")):
-        lead, fields = sent.wire[:start], {}
+    path = unwrap(entries, sent.api).messages
+    lead, fields = sent.wire[:start], dict[str, Any]()
+    if not (sent.lead or body.get(FIELDS.get(sent.api, ""))):
+        leading = parsed(stored.lead) if stored.lead else None
+        known = leading if isinstance(leading, list) else []
+        if any(map(is_redacted, known)) or (stored.nodes and stored.nodes[-1].lead and leading is None):
+            return None
+        lead, fields = _lead(known, sent.api)
     if _breakpoints([lead, fields, path, sent.wire[start:]]) > _MOST_BREAKPOINTS:
         path = [_unmarked(item) for item in path]
     return Whole([*lead, *path, *sent.wire[start:]], fields)
@@ -65,31 +74,29 @@ def _without_retry(nodes: Sequence[StoredNode], new: Sequence[Message]) -> Seque
     return kept
 
 
-def _lead(entries: Any, api: str) -> tuple[list[Any], dict[str, Any]]:
+def _lead(entries: list[Any], api: str) -> tuple[list[Any], dict[str, Any]]:
     """Stored leading text as messages of this API, and what stands beside the list."""
-    known = entries if isinstance(entries, list) else []
-    lead = unwrap(known, api)
+    lead = unwrap(entries, api)
     system = lead.system
-    if api == "messages" and any(entry.get("api") != api for entry in known if isinstance(entry, dict)):
+    if api == "messages" and any(entry.get("api") != api for entry in entries if isinstance(entry, dict)):
         texts = [text_of(message.content) for message in CODECS[api].parse(lead.messages)]
         texts = [system, *texts] if isinstance(system, str) else texts
         return [], {FIELDS[api]: "\n\n".join(texts)}  # it takes no system text in the list
     return lead.messages, {} if system is None else {FIELDS[api]: system}
 
 
-def _breakpoints(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(map(_breakpoints, value))
-    if not isinstance(value, dict):
-        return 0
-    return (_MARK in value) + sum(_breakpoints(item) for item in value.values() if isinstance(item, dict | list))
+def _breakpoints(value: Any, levels: int = _LEVELS) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = isinstance(value, dict) and _MARK in value
+    return own + sum(_breakpoints(item, levels - 1) for item in inner if levels and isinstance(item, dict | list))
 
 
-def _unmarked(value: Any) -> Any:
+def _unmarked(value: Any, levels: int = _LEVELS) -> Any:
     """Without cache breakpoints. A client moves its own on with each request, so that the messages as they were
     first sent hold more of them, all together, than any of its requests."""
-    if isinstance(value, list):
-        return [_unmarked(item) for item in value]
-    if not isinstance(value, dict):
+    if not levels or not isinstance(value, list | dict):
         return value
-    return {key: _unmarked(item) if key == "content" else item for key, item in value.items() if key != _MARK}
+    if isinstance(value, list):
+        return [_unmarked(item, levels - 1) for item in value]
+    kept = {key: item for key, item in value.items() if key != _MARK}
+    return {key: _unmarked(item, levels - 1) if key == "content" else item for key, item in kept.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy_plugin.events import Prompt
+from proxy_plugin.history.chain import common
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.plan import Edit, Plan
 from proxy_plugin.history.tokens import message_tokens, tokens_of
@@ -69,8 +70,8 @@ def follow(path: Path, trail: Trail, before: Trail | None) -> Followed:
     """`before`: what the session's previous request left; None where that is not known."""
     if before is None or _opening(before.nodes) != _opening(trail.nodes):
         return Followed(path, trail, None, 0, 0, "")  # another conversation under the same id is no edit of this one
-    received = _common(before.nodes, trail.nodes) if before.lead == trail.lead else 0
-    sent = _common(before.plan, trail.plan)
+    received = common(before.nodes, trail.nodes) if before.lead == trail.lead else 0
+    sent = common(before.plan, trail.plan)
     if received < len(before.nodes):  # steps that are written alike may read other messages
         sent = next((at for at, step in enumerate(trail.plan[:sent]) if _reads(step) >= received), sent)
     broke = ""
@@ -104,13 +105,6 @@ def _reads(step: int | Edit) -> int:
     if isinstance(step, int):
         return step
     return max((*step.instead_of, -1 if step.source is None else step.source))
-
-
-def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
-    shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return next(index for index in range(shorter) if one[index] != other[index])
 
 
 def _cost(step: int | Edit, tokens: Sequence[int]) -> int:

@@ -84,12 +84,14 @@ def lay_out(
     *,
     opened: bool = False,
     exclude: Collection[str] = (),
+    refers: bool = True,
 ) -> Part:
     """A stretch that ends where no tool round is torn. `stated` learns what leaves if it collapses.
 
     role     SYSTEM, ASSISTANT or USER, as whose text the summary stands; None: the rounds stay
     opened   whether a user message further in front in the same subtask can take a summary
-    exclude  tools whose rounds stay"""
+    exclude  tools whose rounds stay
+    refers   whether the summary says where its rounds are kept"""
     messages, plan, tokens = stretch
     rounds, in_round = _rounds(messages, exclude) if role is not None else ([], [])
     place = _place(messages, in_round.index(True), role, opened) if rounds and role is not None else None
@@ -101,7 +103,7 @@ def lay_out(
     following = [text for index in kept for text in texts_of(messages[index])]
     held = [step for step, inside in zip(plan, in_round, strict=True) if inside]
     sources = tuple([source for step in held if (source := source_of(step)) is not None])
-    ref = path.node_ids[max(sources)][:REF_LENGTH]
+    ref = path.node_ids[max(sources)][:REF_LENGTH] if refers else ""
     summary = summarise(rounds, stated, following, ref)
     if len(dump(summary)) + _SURROUNDINGS >= path.weight(held):
         return _as_it_is(path, stretch, stated, place)
@@ -125,7 +127,7 @@ def lay_out(
         after = sum([tokens[index] for index in kept])
         counted = summary.replace(ref, "0" * len(ref), 1)  # the reference must not sway a decision
         after += tokens_of(counted) if role == USER else message_tokens(Message(role, counted))
-    results = sum(messages[index].role is TOOL for index, inside in enumerate(in_round) if inside)
+    results = sum(messages[index].role == TOOL for index, inside in enumerate(in_round) if inside)
     opening = user is not None and _takes_text(messages[user])
     return Part(plan, steps, len(rounds), results, amendment, at, opening, lead=lead, before=before, after=after)
 
@@ -142,9 +144,9 @@ def in_rounds(messages: Sequence[Message], exclude: Collection[str]) -> list[boo
     """Which messages are part of a tool round that may collapse, by what stands in each of them and before."""
     inside, flags = False, []
     for message in messages:
-        if message.role is ASSISTANT:
+        if message.role == ASSISTANT:
             inside = _may_collapse(message, exclude)
-        flags.append(inside and (message.role is TOOL or message.role is ASSISTANT))
+        flags.append(inside and (message.role == TOOL or message.role == ASSISTANT))
     return flags
 
 
@@ -162,7 +164,7 @@ def _as_it_is(path: Path, stretch: Stretch, stated: Stated, learnt: int) -> Part
 
 
 def _newest_user(messages: Sequence[Message]) -> int | None:
-    return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role is USER), None)
+    return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == USER), None)
 
 
 def _takes_text(message: Message) -> bool:
@@ -184,7 +186,7 @@ def _place(messages: Sequence[Message], first: int, role: str, opened: bool) -> 
 def _rounds(messages: Sequence[Message], exclude: Collection[str]) -> tuple[list[Round], list[bool]]:
     """The tool rounds that may collapse, and which messages belong to one. None at all if half of a pair is
     elsewhere."""
-    results = {message.answers: index for index, message in enumerate(messages) if message.role is TOOL}
+    results = {message.answers: index for index, message in enumerate(messages) if message.role == TOOL}
     rounds = []
     in_round = [False] * len(messages)
     for index, message in enumerate(messages):

@@ -8,6 +8,7 @@ results and the target, so that each request of a subtask begins with the same b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from proxy_plugin.history.dialects import Dialect
 from proxy_plugin.history.model import ASSISTANT, SYSTEM, TOOL, USER, Message, text_of
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.plan import Edit, Plan, source_of
+from proxy_plugin.history.summary.quoting import defused
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import parsed, unwrap
 
@@ -23,6 +25,7 @@ TITLE = "Previous subtask results:"
 NO_TEXT = "(It ended without a text.)"
 LEFT_OUT = "(Tool calls were made here.)"
 """Stands between two user messages where a target wants them in turn with the assistant's."""
+_OWN_LINE = re.compile(r"(?<=\n)(?=Previous subtask results:|Subtask |Agent:|Result:)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,13 @@ def _said(result: Result) -> str:
     lines = [f"Subtask {result.id}: {result.description}" if result.description else f"Subtask {result.id}"]
     if result.agent:
         lines.append(f"Agent: {result.agent}")
-    return "\n".join([*lines, f"Result: {result.text or NO_TEXT}"])
+    return "\n".join([*lines, f"Result: {_quoted(result.text) or NO_TEXT}"])
+
+
+def _quoted(text: str) -> str:
+    """A result as it is, but for what would pass for words of the note's own or for another role's: it may repeat
+    what a tool said, and stands in a system message now."""
+    return _OWN_LINE.sub(" ", defused(text))
 
 
 def text_of_stored(body: bytes | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,18 +26,62 @@ class Line(NamedTuple):
 def difference(before: Sequence[Any], after: Sequence[Any]) -> Iterator[Line]:
     """Nothing where both are alike."""
     one, other = [dump(item) for item in before], [dump(item) for item in after]
-    steps = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
-    if all(kind == "equal" for kind, *_ in steps):
+    if one == other:
         return
-    for at, (kind, begin, end, begins, ends) in enumerate(steps):
-        if kind == "equal":
-            yield from _alike(before, begin, end, first=not at, last=at == len(steps) - 1)
-            continue
-        yield Line("@", f"message {begin} of {len(before)}, {begins} of {len(after)} as sent")
-        for item in before[begin:end]:
-            yield from _shown("-", item)
-        for item in after[begins:ends]:
-            yield from _shown("+", item)
+    begin = begins = 0
+    for end, ends, length in [*_runs(_pairs(one, other)), (len(one), len(other), 0)]:
+        if end > begin or ends > begins:
+            yield Line("@", f"message {begin} of {len(before)}, {begins} of {len(after)} as sent")
+            for item in before[begin:end]:
+                yield from _shown("-", item)
+            for item in after[begins:ends]:
+                yield from _shown("+", item)
+        begin, begins = end + length, ends + length
+        last = begin == len(one) and begins == len(other)
+        yield from _alike(before, end, begin, first=not end and not ends, last=last)
+
+
+def _pairs(one: Sequence[bytes], other: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Places of like items, as many as stand in the same order in both lists: the longest increasing run of them. Of
+    an item that stands there several times the k-th last one goes with the k-th last one, since what is taken out
+    stands in front. O(n log n), also for lists of nothing but repeated items (difflib takes hours for those)."""
+    places = {item: at for at, item in enumerate(_numbered(other))}
+    pairs = [(at, places[item]) for at, item in enumerate(_numbered(one)) if item in places]
+    lowest: list[int] = []  # place in the other list at which a run of this length can end
+    ends: list[int] = []  # the pair that does
+    before: list[int] = []  # of each pair: the one before it in its run
+    for index, (_, place) in enumerate(pairs):
+        length = bisect_left(lowest, place)
+        before.append(ends[length - 1] if length else -1)
+        lowest[length : length + 1] = [place]
+        ends[length : length + 1] = [index]
+    found, index = [], ends[-1] if ends else -1
+    while index >= 0:
+        found.append(pairs[index])
+        index = before[index]
+    return found[::-1]
+
+
+def _numbered(items: Sequence[bytes]) -> list[tuple[bytes, int]]:
+    """Each with how many like it follow."""
+    left = Counter(items)
+    numbered = []
+    for item in items:
+        left[item] -= 1
+        numbered.append((item, left[item]))
+    return numbered
+
+
+def _runs(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Neighbours among them together: where each run begins in either list, and its length."""
+    runs: list[tuple[int, int, int]] = []
+    for at, place in pairs:
+        begin, begins, length = runs[-1] if runs else (at, place, 0)
+        if (at, place) == (begin + length, begins + length):
+            runs[-1:] = [(begin, begins, length + 1)]
+        else:
+            runs.append((at, place, 1))
+    return runs
 
 
 def _alike(items: Sequence[Any], begin: int, end: int, *, first: bool, last: bool) -> Iterator[Line]:

@@ -41,12 +41,16 @@ _LEAD_STEP = 1024  # tokens
 
 
 class Rules(NamedTuple):
-    """What the decisions follow. role: as whose text summaries stand; None: nothing collapses."""
+    """What the decisions follow.
+
+    role    as whose text summaries stand; None: nothing collapses
+    refers  whether they say where what they stand for is kept"""
 
     role: str | None
     collapse: Collapse
     running: Running
     reset: Reset = Reset()
+    refers: bool = True
 
     @property
     def count_tokens(self) -> bool:
@@ -243,8 +247,8 @@ class _Book:
         return [
             index + 1
             for index, message in enumerate(messages)
-            if message.role is USER
-            or (message.role is TOOL and (index + 1 == len(messages) or messages[index + 1].role is not TOOL))
+            if message.role == USER
+            or (message.role == TOOL and (index + 1 == len(messages) or messages[index + 1].role != TOOL))
         ]
 
     # Closing, keeping, releasing
@@ -275,7 +279,7 @@ class _Book:
         kept, size = self.closed, 0
         for index in range(self.closed - 1, self.parted - 1, -1):
             message = self.messages[index]
-            if message.role is TOOL or message.calls:
+            if message.role == TOOL or message.calls:
                 size += self.tokens[index]
             if message.calls:
                 if size > budget:
@@ -286,7 +290,7 @@ class _Book:
     def _whole(self, cut: int) -> int:
         """The place itself, or the next one in front of it where no call is parted from its result."""
         if not self.reach:
-            answers = {message.answers: index for index, message in enumerate(self.messages) if message.role is TOOL}
+            answers = {message.answers: index for index, message in enumerate(self.messages) if message.role == TOOL}
             ends = [max([answers.get(call.id, 0) for call in message.calls], default=0) for message in self.messages]
             self.reach = list(accumulate(ends, max))
         while cut > self.parted and self.reach[cut - 1] >= cut:
@@ -317,7 +321,8 @@ class _Book:
         stretch = Stretch(self.messages[begin:end], steps, self.tokens[begin:end])
         role = None if small else rules.role
         opened = self.opened and begin not in self.begins
-        return lay_out(self.path, stretch, role, self.stated, opened=opened, exclude=rules.collapse.exclude_tools)
+        exclude = rules.collapse.exclude_tools
+        return lay_out(self.path, stretch, role, self.stated, opened=opened, exclude=exclude, refers=rules.refers)
 
     def _add(self, part: Part) -> None:
         begins = self.parted in self.begins
@@ -435,4 +440,4 @@ class _Book:
 
 
 def _by_model(message: Message) -> bool:
-    return message.role is ASSISTANT and message.content != TURN_CLOSED
+    return message.role == ASSISTANT and message.content != TURN_CLOSED

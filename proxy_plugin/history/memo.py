@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MEMO_KEY = "litellm-session-plugin"
 _MESSAGE_BYTES = 300  # of what is held of a message besides its text
+_STATED_BYTES = 150  # of a value in the index of what summaries state
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +67,7 @@ class Memo:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of memory, about: each text is held as JSON and in its message."""
-        return 2 * sum(map(len, self.dumps)) + _MESSAGE_BYTES * len(self.dumps)
+        """Bytes of memory, about: each text is held as JSON and in its message, each value that a summary states in
+        an index too."""
+        stated = len(self.closed.ledger.stated) if self.closed is not None else 0
+        return 2 * sum(map(len, self.dumps)) + _MESSAGE_BYTES * len(self.dumps) + _STATED_BYTES * stated

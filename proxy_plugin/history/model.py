@@ -72,7 +72,7 @@ def dump(value: Any) -> bytes:
     """Bytes of a wire value as orjson writes them; for what orjson refuses (lone surrogates, numbers over
     64 bit, foreign objects) an ASCII rendering that is as deterministic. Never raises."""
     try:
-        return orjson.dumps(value)
+        return bytes(memoryview(orjson.dumps(value)))  # copied: what orjson gives keeps all that it was written in
     except (TypeError, ValueError, RecursionError):
         return _dump_odd(value)
 
@@ -103,17 +103,28 @@ def _dump_odd(value: Any) -> bytes:
                 out.append("{")
                 stack.append((True, "}"))
                 for key, inner in reversed(item.items()):
-                    stack += [(True, ","), (False, inner), (True, json.dumps(str(key)) + ":")]
+                    stack += [(True, ","), (False, inner), (True, _odd_key(key) + ":")]
             else:
                 out.append("[")
                 stack.append((True, "]"))
                 for inner in reversed(item):
                     stack += [(True, ","), (False, inner)]
         elif item is None or isinstance(item, str | int | float):
-            out.append(json.dumps(item))
+            out.append(_odd_scalar(item))
         else:
             out.append(f"<{type(item).__name__}>")
     return "".join(out).encode()
+
+
+def _odd_scalar(value: str | int | float | None) -> str:
+    try:
+        return json.dumps(value)
+    except ValueError:  # an integer of more digits than Python writes as decimals
+        return hex(value)  # type: ignore[arg-type]
+
+
+def _odd_key(key: Any) -> str:
+    return json.dumps(_odd_scalar(key) if isinstance(key, int) else str(key))
 
 
 _LONG_NUMBER = re.compile(r"[0-9][0-9.]{15}")

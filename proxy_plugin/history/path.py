@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from proxy_plugin.history.chain import common
 from proxy_plugin.history.memo import Memo
 from proxy_plugin.history.model import ROOT, Message, dump, lead_length, node_id
 from proxy_plugin.history.plan import Plan
@@ -59,7 +60,7 @@ class Path:
         except (TypeError, ValueError, RecursionError):
             self.dumps = [dump(item) for item in wire]
         self.size = sum(map(len, self.dumps)) + max(len(wire) - 1, 0) + 2
-        self.alike = _alike(self.dumps, memo.dumps) if memo is not None and memo.form == self._form else 0
+        self.alike = common(self.dumps, memo.dumps) if memo is not None and memo.form == self._form else 0
         self._sizes: dict[int, int] | None = None
         self._alike_ids: list[str] = []
         self._tokens: list[int] = []
@@ -68,7 +69,7 @@ class Path:
         self.settled = self.taken = begin = 0
         if memo is not None and self.alike:
             known = self.codec.settled(wire, self.alike)
-            self._alike_ids = memo.node_ids[: bisect_right(memo.messages, known, key=_wire_end)]
+            self._alike_ids = memo.node_ids[: _within(memo.messages, known)]
             self._tokens = memo.tokens[: len(self._alike_ids)]
             closed = memo.closed
             if closed is not None and closed.wire_start <= known:
@@ -99,6 +100,15 @@ class Path:
         if self._sizes is None:
             self._sizes = dict(zip(map(id, self.wire), map(len, self.dumps), strict=True))
         return self._sizes
+
+    def dumped(self, items: Sequence[Any]) -> list[bytes]:
+        """orjson bytes of each item of a list, which are mostly those of this one."""
+        known = dict(zip(map(id, self.wire), self.dumps, strict=True))
+        return [known.get(id(item)) or dump(item) for item in items]
+
+    def alike_messages(self, items: int) -> int:
+        """How many messages it shares with every list that has the same first wire items."""
+        return _within(self.messages, self.codec.settled(self.wire, items))
 
     def weight(self, plan: Plan) -> int:
         """Bytes that the messages of a plan take on the wire at least."""
@@ -153,14 +163,12 @@ class Path:
         memo.tokens = self._tokens
 
 
+def _within(messages: Sequence[Message], items: int) -> int:
+    """How many messages end within the first wire items."""
+    return bisect_right(messages, items, key=_wire_end)
+
+
 def _wire_end(message: Message) -> int:
     """The wire item behind the message."""
     source = message.source
     return source + 1 if isinstance(source, int) else source[1]
-
-
-def _alike(new: list[bytes], old: list[bytes]) -> int:
-    shared = min(len(new), len(old))
-    if new[:shared] == old[:shared]:
-        return shared
-    return next(index for index in range(shared) if new[index] != old[index])

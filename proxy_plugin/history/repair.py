@@ -113,7 +113,7 @@ def pair(messages: Sequence[Message], start: int = 0) -> Pairing:
                 own.setdefault(message.calls[number].id, []).append(number)
             for call_id, numbers in own.items():
                 armed.setdefault(call_id, []).append([index, *numbers])
-        elif message.role is TOOL:
+        elif message.role == TOOL:
             if message.answers is not None:
                 seat = _take(armed, message.answers, seats)
                 if seat is None and None in armed and armed[None] and armed[None][-1][0] == last:
@@ -184,8 +184,8 @@ def repair(messages: Sequence[Message], start: int, pairing: Pairing, dialect: D
                 _lay_result(messages, index + 1, new_ids[0], dialect, out, plan, repairs)
             else:
                 staying.update(_lay_results(messages, index, row, new_ids, dialect, out, plan, repairs))
-        elif message.role is not TOOL:
-            if message.role is USER and _must_close(dialect, out, plan, own=False):
+        elif message.role != TOOL:
+            if message.role == USER and _must_close(dialect, out, plan, own=False):
                 _close_turn(out, plan, repairs)
             plan.append(index)
             out.append(message)
@@ -258,10 +258,10 @@ def _must_close(dialect: Dialect, out: list[Message], plan: Plan, *, own: bool) 
     """Whether a user message here (`own`: a note of ours) needs an assistant message in front of it."""
     if not out:
         return False
-    if out[-1].role is TOOL:
+    if out[-1].role == TOOL:
         return not dialect.user_after_tool
     own = own or not isinstance(plan[-1], int)  # what the client itself put side by side stays
-    return dialect.alternates and own and out[-1].role is USER
+    return dialect.alternates and own and out[-1].role == USER
 
 
 def _close_turn(out: list[Message], plan: Plan, repairs: list[tuple[int, str]]) -> None:
@@ -275,7 +275,7 @@ def _paired_contents(messages: Sequence[Message], start: int, end: int, pairing:
     return {
         dump(text_of(message.content) or message.content)
         for index, message in enumerate(messages[start:end], start)
-        if message.role is TOOL and index not in pairing.orphans
+        if message.role == TOOL and index not in pairing.orphans
     }
 
 
@@ -305,5 +305,13 @@ def _note_orphan(
 
 def _with_head(head: str, content: Any) -> Any:
     if isinstance(content, list) and not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        return [{"type": "text", "text": head}, *content]
+        if all(map(_can_be_said, content)):
+            return [{"type": "text", "text": head}, *content]
+        return f"{head}\n{dump(content).decode()}"
     return f"{head}\n{text_of(content) or dump(content).decode()}"
+
+
+def _can_be_said(part: Any) -> bool:
+    """Whether a part of a result means the same in a user message; a call or a result there is one of its own."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and not kind.endswith(("tool_use", "tool_result"))

@@ -144,7 +144,7 @@ class _Walk:
             begins = [self.start, *self.borders[since:until]]
             return list(range(begins[bisect_left(begins, border - number)], border))
         if kind == "system" and self.dialect.system_role:
-            return [at for at in range(self.lead, border) if self.messages[at].role is SYSTEM]
+            return [at for at in range(self.lead, border) if self.messages[at].role == SYSTEM]
         return []
 
     def _reset(self, border: int, kept: list[int]) -> None:
@@ -154,7 +154,7 @@ class _Walk:
             tokens += message_tokens(marker) if marker is not None else tokens_of(self.rules.marker)
         self.before = Tally(len(kept) + (marker is not None), tokens, self.before.resets + 1)
         self.kept, self.begins, self.start = kept, border, border
-        self.opens = next(at for at in range(border, len(self.messages)) if self.messages[at].role is USER) + 1
+        self.opens = next(at for at in range(border, len(self.messages)) if self.messages[at].role == USER) + 1
 
     def _marker(self) -> Message | None:
         """A message of its own where the target keeps system text in its place; else the user's takes it."""
@@ -192,7 +192,7 @@ class _Walk:
 
 def _borders(messages: Sequence[Message], lead: int) -> list[int]:
     """Where a subtask ended, a user message follows, and no result of what stands in front is still to come."""
-    answers = {message.answers: at for at, message in enumerate(messages) if message.role is TOOL}
+    answers = {message.answers: at for at, message in enumerate(messages) if message.role == TOOL}
     reach, open_until = [0], 0
     for message in messages:
         open_until = max([open_until, *[answers.get(call.id, 0) for call in message.calls]])

@@ -18,6 +18,8 @@ import orjson
 _REF = "\0"
 _SHORTEST = 24
 """Characters of a text that a reference saves anything of."""
+_LONGEST = 256_000_000
+"""Characters that the references of one message may stand for."""
 
 
 def residual(fragment: bytes, stored: Any) -> bytes:
@@ -37,12 +39,16 @@ def residual(fragment: bytes, stored: Any) -> bytes:
 
 
 def filled(kept: bytes, stored: Any) -> bytes:
-    """The fragment again. Raises ValueError or LookupError where `stored` is another one."""
+    """The fragment again. Raises ValueError, LookupError or TypeError where `stored` is another one, and ValueError
+    where so many references are made to it that no message can have had them: an import may say anything."""
     if not kept:
         return orjson.dumps(stored)
     if kept[:1] == b"R":
         return kept[1:]
-    return orjson.dumps(_filled(orjson.loads(kept[1:]), list(_texts(stored))))
+    template, texts = orjson.loads(kept[1:]), list(_texts(stored))
+    if sum(len(texts[place]) for place in _references(template)) > _LONGEST:
+        raise ValueError("refers to more than a message holds")
+    return orjson.dumps(_filled(template, texts))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -62,6 +68,17 @@ def _referring(value: Any, places: dict[str, int]) -> Any:
     if isinstance(value, dict):
         return {key: _referring(inner, places) for key, inner in value.items()}
     return value
+
+
+def _references(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _references(inner)
+    elif isinstance(value, dict):
+        if value.keys() == {_REF}:
+            yield value[_REF]
+        else:
+            yield from _references(list(value.values()))
 
 
 def _filled(value: Any, texts: list[str]) -> Any:

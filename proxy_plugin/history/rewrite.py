@@ -8,13 +8,14 @@ of the next. With a memo, what is decided is taken over from the previous reques
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from proxy_plugin.history.dialects import Dialect, IdRule, dialect_of
 from proxy_plugin.history.ledger import SUBTASK, Decided, Ledger, Rules, StaleContents, decide, lead_tokens
 from proxy_plugin.history.memo import Closed, Memo
-from proxy_plugin.history.model import ASSISTANT, SYSTEM, USER, dump
+from proxy_plugin.history.model import ASSISTANT, SYSTEM, USER
 from proxy_plugin.history.path import Path
 from proxy_plugin.history.plan import Plan, source_of
 from proxy_plugin.history.repair import Ids, Pairing, Repaired, pair, repair
@@ -37,7 +38,8 @@ class Rewrite:
     ids        the tool call ids that the path holds now; names later uses of them
     limited    "" or why less than everything was done: "not_understood", "repair_only", "too_large",
                "internal_error"
-    error      class name of the exception behind "internal_error" """
+    error      class name of the exception behind "internal_error"
+    dumps      orjson bytes of each message, where they were worked out"""
 
     messages: Any
     report: Report = field(default_factory=Report)
@@ -45,6 +47,7 @@ class Rewrite:
     ids: Ids = field(default_factory=lambda: Ids(IdRule()))
     limited: str = ""
     error: str = ""
+    dumps: Sequence[bytes] | None = None
 
 
 def rewrite_history(
@@ -105,7 +108,8 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
     whole = len(path.messages) <= limits.max_messages and path.size <= limits.max_bytes
     collapsing = whole and settings.collapse.policy != "never" and not path.continued
     role = _summary_role(dialect, settings) if collapsing else None
-    rules = Rules(role, settings.collapse, settings.running, Reset() if path.continued else settings.reset)
+    reset = Reset() if path.continued else settings.reset
+    rules = Rules(role, settings.collapse, settings.running, reset, refers=settings.store.content == "full")
     said = _Said(_positions(path, context.ends), _positions(path, context.resets))
 
     closed = memo.closed if memo is not None else None
@@ -120,14 +124,15 @@ def _rewrite(path: Path, dialect: Dialect, settings: Settings, context: Context,
         path.remember(memo)
     untouched = done.plan == list(range(len(path.messages)))
     out = path.wire if untouched else path.codec.render(path.wire, path.messages, done.plan)
+    dumps = path.dumps if untouched else path.dumped(out)
     report = Report(
         **done.counts,
         bytes_before=path.size,
-        bytes_after=path.size if untouched else _size(path, out),
+        bytes_after=path.size if untouched else sum(map(len, dumps)) + max(len(dumps) - 1, 0) + 2,
         prefix_break=done.broke,
         resets=done.resets,
     )
-    return Rewrite(out, report, done.plan, done.ids, "" if whole else "repair_only")
+    return Rewrite(out, report, done.plan, done.ids, "" if whole else "repair_only", dumps=dumps)
 
 
 def _rewrite_mended(
@@ -237,7 +242,7 @@ def _from(path: Path, closed: Closed, dialect: Dialect, rules: Rules, said: _Sai
     plan = ledger.plan + [step for part in ledger.pending for step in part.verbatim] + repaired.plan[decided.start :]
     counts = closed.repairs + Counter([kind for _, kind in repaired.repairs]) + ledger.counts
     broke = ledger.broke[1] if ledger.broke[0] == decided.replies else ""
-    if short.begins and not any(message.role is ASSISTANT for message in whole.messages[short.opens :]):
+    if short.begins and not any(message.role == ASSISTANT for message in whole.messages[short.opens :]):
         broke = "reset"
     after = None
     if decided.last is not None and not pairing.orphans:
@@ -297,9 +302,3 @@ def _settled(path: Path, closed: Closed, repaired: Repaired, end: int) -> tuple[
     if wire_start is None or max(taken, default=-1) != start - 1:
         return None
     return start, wire_start
-
-
-def _size(path: Path, out: list[Any]) -> int:
-    sizes = path.sizes
-    total = sum([sizes.get(id(item)) or len(dump(item)) for item in out])
-    return total + max(len(out) - 1, 0) + 2

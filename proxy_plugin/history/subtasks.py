@@ -42,13 +42,13 @@ def completed(messages: Sequence[Message], ended: Set[int] = frozenset()) -> lis
     for index, message in enumerate(messages):
         if _concludes(message):
             following = index + 1
-            while following < size and messages[following].role is SYSTEM:
+            while following < size and messages[following].role == SYSTEM:
                 following += 1
-            if following < size and messages[following].role is USER:
+            if following < size and messages[following].role == USER:
                 ends.append(index + 1)
         if index in ended:
             end = index + 1
-            while end < size and messages[end].role is TOOL:
+            while end < size and messages[end].role == TOOL:
                 end += 1
             if not ends or ends[-1] < end:
                 ends.append(end)
@@ -58,7 +58,7 @@ def completed(messages: Sequence[Message], ended: Set[int] = frozenset()) -> lis
 def _concludes(message: Message) -> bool:
     """An assistant message without tool calls, unless the plugin itself put it in: to close a turn, or as a
     summary."""
-    if message.role is not ASSISTANT or message.calls or message.content == TURN_CLOSED:
+    if message.role != ASSISTANT or message.calls or message.content == TURN_CLOSED:
         return False
     return not (isinstance(message.content, str) and is_summary(message.content))
 
@@ -66,15 +66,15 @@ def _concludes(message: Message) -> bool:
 def still_completed(messages: Sequence[Message], end: int, ended: Set[int]) -> bool:
     """Whether a subtask that was once completed at `end` is so in this list too, which may stop there."""
     follower = end
-    while follower < len(messages) and messages[follower].role is SYSTEM:
+    while follower < len(messages) and messages[follower].role == SYSTEM:
         follower += 1
-    asked = follower < len(messages) and messages[follower].role is USER
+    asked = follower < len(messages) and messages[follower].role == USER
     return (asked and _concludes(messages[end - 1])) or _closed_by_client(messages, end, ended)
 
 
 def _closed_by_client(messages: Sequence[Message], end: int, ended: Set[int]) -> bool:
     index = end - 1
-    while index not in ended and messages[index].role is TOOL:
+    while index not in ended and messages[index].role == TOOL:
         index -= 1
     return index in ended
 
@@ -84,8 +84,8 @@ def running_start(messages: Sequence[Message]) -> int:
     follower = None  # role of the next message that is no system message
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
-        if follower is USER and _concludes(message):
+        if follower == USER and _concludes(message):
             return index + 1
-        if message.role is not SYSTEM:
+        if message.role != SYSTEM:
             follower = message.role
     return 0

@@ -59,6 +59,7 @@ def _part_tokens(part: Any) -> int:
     if isinstance(part, dict):
         if isinstance(part.get("text"), str):
             return tokens_of(part["text"])
-        if part.get("type") in _MEDIA_TYPES:
+        kind = part.get("type")
+        if isinstance(kind, str) and kind in _MEDIA_TYPES:
             return _MEDIA
     return tokens_of(dump(part).decode())

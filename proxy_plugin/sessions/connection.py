@@ -37,7 +37,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from proxy_plugin.events import Emit, ignore
+from proxy_plugin.sessions.bodies import Codec
 from proxy_plugin.sessions.embedded import Embedded, EmbeddedError, Endpoint, state_folder
+from proxy_plugin.sessions.encryption import Keyring, LockedValues
+from proxy_plugin.sessions.outage import as_of_command
 from proxy_plugin.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -75,6 +79,11 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, _TRANSIENT) or (
         isinstance(error, errors.ResponseError) and str(error).startswith(_TRANSIENT_REPLIES)
     )
+
+
+def is_damage(error: object) -> bool:
+    """Whether another kind of value stands under a key than the store ever put there."""
+    return isinstance(error, errors.ResponseError) and "WRONGTYPE" in str(error)
 
 
 def _worth_another_try(error: BaseException) -> bool:
@@ -122,10 +131,11 @@ class Target:
 
 class Connection:
     """A lazily connected client. Its sockets belong to the event loop they were made on; used on another
-    loop it connects anew."""
+    loop it connects anew. `codec`: how what holds texts lies there."""
 
-    def __init__(self, target: Target, embedded: Embedded | None = None) -> None:
+    def __init__(self, target: Target, embedded: Embedded | None = None, codec: Codec | None = None) -> None:
         self.target = target
+        self.codec = codec or Codec()
         self._embedded = embedded
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
@@ -135,17 +145,20 @@ class Connection:
         self._endpoint: Endpoint | None = None
 
     @classmethod
-    def open(cls, settings: Settings, environ: Mapping[str, str] | None = None) -> Connection | None:
+    def open(
+        cls, settings: Settings, environ: Mapping[str, str] | None = None, emit: Emit = ignore
+    ) -> Connection | None:
         """None where no server is configured and the embedded one is switched off. Raises SettingsError,
-        which names the variable and never the password."""
+        which names the variable and never the password or a key."""
         env = os.environ if environ is None else environ
         target = find_target(settings, env)
         if target is None:
             return None
+        codec = Codec(Keyring.of(env), LockedValues(emit))
         if target.kind != "embedded":
-            return cls(target)
+            return cls(target, None, codec)
         folder = state_folder(settings.store.embedded_dir, env)
-        return cls(target, Embedded(folder, settings.store.embedded_port))
+        return cls(target, Embedded(folder, settings.store.embedded_port), codec)
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Runs a script, by its hash where the server has it."""
@@ -175,11 +188,15 @@ class Connection:
         async def attempt() -> T:
             client = await self._connected()
             try:
+                if self.target.kind == "cluster":
+                    return await _on_cluster(client, operation)
                 return await operation(client)
             except (errors.ConnectionError, ConnectionError):
                 if self._embedded is not None:
                     await self._ensure()  # its owner may have ended: whoever notices starts it again
                 raise
+            except errors.ResponseError as error:
+                raise as_of_command(error) from None
 
         try:
             return await attempt()  # the policy costs as much as the call: only where something failed
@@ -236,6 +253,17 @@ class Connection:
             options = {"host": endpoint.host, "port": endpoint.port, "password": endpoint.password}
             self._client = _client(Target("single", self.target.origin, options=options))
             self._endpoint = endpoint
+
+
+async def _on_cluster(client: RedisCluster, operation: Callable[[Any], Awaitable[T]]) -> T:
+    """What redis-py's cluster client leaves to be done. A client that has not met its nodes yet sends scripts to any
+    of them, and after some answers of MOVED closes all sockets, those of other calls too: so it meets them first.
+    Calls whose sockets are closed so, as after a failover, fail with whatever that gives."""
+    try:
+        await client.initialize()  # once, and again after it has closed its sockets
+        return await operation(client)
+    except (AttributeError, RuntimeError) as error:
+        raise errors.ConnectionError("the socket was closed under way") from error
 
 
 def find_target(settings: Settings, env: Mapping[str, str]) -> Target | None:

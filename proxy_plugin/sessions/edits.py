@@ -9,10 +9,12 @@ from typing import Any
 import orjson
 
 from proxy_plugin.sessions import keys
+from proxy_plugin.sessions.bodies import Codec
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.index import SessionIndex
 from proxy_plugin.sessions.reader import now_ms
+from proxy_plugin.sessions.texts import Texts
 
 
 class Refused(Enum):
@@ -25,6 +27,7 @@ class Refused(Enum):
     NAME_TAKEN = "the session has a branch of this name"
     BRANCH_CURRENT = "the current branch cannot be deleted: switch to another one first"
     ALIAS_TAKEN = "another session has this alias"
+    DAMAGED = "what is stored of the session is damaged: its next whole history mends it"
 
 
 class Contended(Exception):
@@ -39,6 +42,13 @@ class Edits:
         self._connection = connection
         self._index = index
         self._ttl_ms = ttl_ms
+
+    @property
+    def codec(self) -> Codec:
+        return self._connection.codec
+
+    def texts(self, address: Address) -> Texts:
+        return Texts(self.codec, keys.of_session(address))
 
     async def run(self, name: str, address: Address, said: Mapping[str, str], *values: str | bytes) -> list[bytes]:
         """The script's answer; [b"gone"] where the session is not there. `said`: what the script is told beside

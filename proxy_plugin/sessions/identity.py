@@ -63,12 +63,14 @@ def tenant_of(
     team_id: str | None = None,
     org_id: str | None = None,
 ) -> str:
-    """The tenant's hash. `kind`: key | user | team | org; where that one is missing the key stands in for
-    it, and without a key everybody is the one anonymous tenant."""
-    chosen = {"user": user_id, "team": team_id, "org": org_id}.get(kind)
-    if chosen:
-        return _hash("tenant", kind, chosen)
-    return _hash("tenant", "key", key_hash) if key_hash else _hash("tenant", ANONYMOUS)
+    """The tenant's hash. `kind`: key | user | team | org; where that one is missing the narrowest that is there
+    stands in for it. Only callers of whom nothing at all is known are the one anonymous tenant: LiteLLM accepts
+    some (JWT, OAuth) without a key of its own, and they are not all the same."""
+    known = {"key": key_hash, "user": user_id, "team": team_id, "org": org_id}
+    for name in (kind, *known):
+        if chosen := known.get(name):
+            return _hash("tenant", name, chosen)
+    return _hash("tenant", ANONYMOUS)
 
 
 def is_tenant(text: object) -> bool:

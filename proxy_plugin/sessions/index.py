@@ -18,13 +18,17 @@ from proxy_plugin.sessions import identity, keys
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.reader import CHUNK_ITEMS, SessionReader, now_ms
-from proxy_plugin.sessions.tree import Page, SessionInfo
+from proxy_plugin.sessions.tree import Page, SessionInfo, clamped
 
 MAX_PAGE = 500
 MAX_SCANNED = 5_000
 """Sessions that one call looks through for those of an agent."""
 INDEX_SECONDS = 0.5
 """How long activity is gathered before the indexes are written."""
+SETTLED_SECONDS = 2 * INDEX_SECONDS
+"""After which every worker has written what it gathered."""
+MAX_UNWRITTEN = 100_000
+"""Sessions that a worker goes on to index where writing the indexes failed."""
 _log = logging.getLogger("proxy_plugin")
 
 Entry = tuple[int, str, str]
@@ -40,6 +44,7 @@ class SessionIndex:
         self._ttl_ms = ttl_ms
         self._touched: dict[tuple[str, str], int] = {}
         self._indexing: asyncio.Task[None] | None = None
+        self._removing: set[asyncio.Task[None]] = set()
 
     async def sessions(
         self,
@@ -106,7 +111,7 @@ class SessionIndex:
         async def count(client: Any) -> Any:
             pipeline = client.pipeline(transaction=False)
             for tenant in tenants:
-                pipeline.zcount(keys.index(tenant.decode()), since_ms, "+inf")
+                pipeline.zcount(keys.index(tenant.decode(errors="replace")), since_ms, "+inf")
             return await pipeline.execute()
 
         return sum(await self._connection.call(count)) if tenants else 0
@@ -123,8 +128,8 @@ class SessionIndex:
 
     async def forget(self, tenant: str) -> None:
         """Removes what is kept of a tenant beside its sessions."""
-        await self._connection.command("delete", keys.index(tenant))
-        await self._connection.command("delete", keys.aliases(tenant))
+        for name in (keys.index(tenant), keys.aliases(tenant), keys.interrupted(tenant), keys.fence(tenant)):
+            await self._connection.command("delete", name)
         await self._connection.command("zrem", keys.TENANTS, tenant)
 
     def touch(self, address: Address, at_ms: int) -> None:
@@ -139,14 +144,20 @@ class SessionIndex:
             await self._write_index()
 
     async def _write_index(self, after_seconds: float = 0.0) -> None:
+        touched: dict[tuple[str, str], int] = {}
         try:
             while self._touched:
                 await asyncio.sleep(after_seconds)
                 touched, self._touched = self._touched, {}
                 await self._write_touched(touched)
+                touched = {}
         except Exception as error:
-            # The next commit of those sessions indexes them; nothing is lost but their place in a listing.
             _log.debug("sessions are not indexed: %s", type(error).__name__)
+        finally:
+            # Tried again with the next activity, or at the end: a session that no list has could not be erased with
+            # its tenant.
+            if len(self._touched) < MAX_UNWRITTEN:
+                self._touched = touched | self._touched
 
     async def _write_touched(self, touched: dict[tuple[str, str], int]) -> None:
         by_tenant: dict[str, dict[str, int]] = {}
@@ -166,15 +177,31 @@ class SessionIndex:
         await self._connection.call(write)
 
     async def remove(self, address: Address) -> None:
-        """Takes out a session that was deleted."""
+        """Takes out a session that was deleted, and again when no worker has it to write any more."""
         self._touched.pop((address.tenant, address.session_id), None)
         await self._remove(address.tenant, address.session_id)
+        task = asyncio.get_running_loop().create_task(self._remove_late(address))
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+
+    async def _remove_late(self, address: Address) -> None:
+        try:
+            await asyncio.sleep(SETTLED_SECONDS)
+            if await self._reader.session(address) is None:  # an import may have put it back
+                await self._remove(address.tenant, address.session_id)
+        except Exception as error:
+            # Whoever lists the sessions takes it out.
+            _log.debug("a deleted session may stay indexed: %s", type(error).__name__)
 
     async def _remove(self, tenant: str, session_id: str) -> None:
         await self._connection.command("zrem", keys.index(tenant), session_id)
+        await self._connection.command("zrem", keys.interrupted(tenant), session_id)
 
     async def close(self) -> None:
         """Writes what the indexes still lack."""
+        for removing in self._removing:
+            if removing.get_loop() is asyncio.get_running_loop():
+                removing.cancel()
         task, self._indexing = self._indexing, None
         if task is not None and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
@@ -193,7 +220,7 @@ class SessionIndex:
             piece = await self._connection.command(
                 "zrange", keys.TENANTS, begin, begin + CHUNK_ITEMS - 1, desc=True, withscores=True
             )
-            found += [(name.decode(), int(score)) for name, score in piece]
+            found += [(name.decode(errors="replace"), clamped(score)) for name, score in piece]
             if len(piece) < CHUNK_ITEMS:
                 return found
 
@@ -238,7 +265,7 @@ class SessionIndex:
                 num=wanted,
                 withscores=True,
             )
-            entries = [(int(score), tenant, session_id.decode()) for session_id, score in piece]
+            entries = [(clamped(score), tenant, session_id.decode(errors="replace")) for session_id, score in piece]
             # Several may share the millisecond at which the last page ended.
             found += [entry for entry in entries if after is None or entry < after]
             if len(piece) < wanted:

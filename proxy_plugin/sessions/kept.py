@@ -42,14 +42,17 @@ class KeptPaths:
             return
         for under, base in commit.kept:
             self._known.put(under, replace(base, address=address, token=""))
-        task = asyncio.get_running_loop().create_task(self._write({u: self._known[u] for u, _ in commit.kept}))
+        kept = {under: self._known[under] for under, _ in commit.kept}
+        task = asyncio.get_running_loop().create_task(self._write(kept, address))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    async def _write(self, kept: dict[str, Base]) -> None:
+    async def _write(self, kept: dict[str, Base], address: Address) -> None:
         try:
             for under, base in kept.items():
                 await self._connection.command("set", keys.kept(under), encode_base(base), px=self._ttl_ms)
+            if await self._connection.command("exists", keys.of_session(address).tomb):
+                await self.remove(list(kept))  # it was deleted meanwhile
         except Exception as error:
             # Only this worker goes on from there now; others store what follows as a path of its own.
             _log.debug("a response is not kept: %s", type(error).__name__)

@@ -38,7 +38,8 @@ class SessionKeys:
 
     meta       hash    created, last, cur (current branch), head, messages and bytes of the path to it,
                        agent, title, the numbers of branches, subtasks and requests so far; back: the head
-                       was set back and nothing new was said since
+                       was set back and nothing new was said since; layout: a number above 1 where a newer
+                       version laid its nodes or bodies out otherwise: older ones leave the session as it is
     nodes      hash    node id -> head of the node (see tree.py)
     bodies     hash    node id -> body of the node
     leads      hash    lead id -> leading system and developer messages

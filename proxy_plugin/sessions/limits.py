@@ -1,10 +1,10 @@
 """How much a session and a tenant may hold, and what goes when it is too much.
 
 The commit script refuses what would pass a session's limit, and the request passes without being stored. Behind its
-back room is made then: the branches of the session that have not grown for the longest time go, the current one
-never. Of a branch those nodes go that nothing else needs: no other branch, snapshot, mark or subtask that may still
-run, and no result that another subtask can be given. What a client sends next carries its whole history, so what was
-refused is stored then.
+back room is made then. First the oldest records of its requests go (requests.py), then the branches of the session
+that have not grown for the longest time, the current one never. Of a branch those nodes go that nothing else needs:
+no other branch, snapshot, mark or subtask that may still run, and no result that another subtask can be given. What
+a client sends next carries its whole history, so what was refused is stored then.
 
 What a tenant holds is summed up over its sessions every half minute by each worker; in between a worker adds what it
 stores itself. So the limit can be passed by what all workers store in that time.
@@ -29,6 +29,7 @@ from proxy_plugin.sessions.keys import SessionKeys
 from proxy_plugin.sessions.outage import kind_of
 from proxy_plugin.sessions.reader import CHUNK_ITEMS, SessionReader
 from proxy_plugin.sessions.recent import Recent
+from proxy_plugin.sessions.records import readable
 from proxy_plugin.sessions.tree import MAX_ATTEMPTS, StoredNode, Subtask
 from proxy_plugin.settings import Store
 
@@ -37,6 +38,8 @@ ROOM = 0.9
 PIECE = 500
 """Nodes that one script removes."""
 BRANCHES_AT_ONCE = 100
+RECORDS_AT_ONCE = 100
+"""How often the script is asked to let some go."""
 TENANT_SECONDS = 30.0
 FULL_TENANT_SECONDS = 5.0
 """How often a tenant that is full is summed up: sessions may have been deleted."""
@@ -106,7 +109,7 @@ class Limits:
         total = begin = 0
         while True:
             piece = await self._connection.command("zrange", keys.index(tenant), begin, begin + PIECE - 1)
-            total += sum(await self._totals([identity.address(tenant, one.decode()) for one in piece]))
+            total += sum(await self._totals([identity.address(tenant, one.decode(errors="replace")) for one in piece]))
             begin += len(piece)
             if len(piece) < PIECE:
                 break
@@ -120,7 +123,7 @@ class Limits:
                 pipeline.hget(keys.of_session(address).meta, "total")
             return await pipeline.execute()
 
-        return [int(total or 0) for total in await self._connection.call(read)] if addresses else []
+        return [readable(int, total) or 0 for total in await self._connection.call(read)] if addresses else []
 
     # A session's branches
 
@@ -128,6 +131,7 @@ class Limits:
         """Removes what the session can do without until it is well below its limits, and there is room for so many
         messages and bytes. Says how many nodes went."""
         removed = 0
+        await self._forget_requests(address, size)
         for _ in range(BRANCHES_AT_ONCE):
             if not await self._is_tight(address, messages, size):
                 break
@@ -136,6 +140,19 @@ class Limits:
                 break
             removed += gone
         return removed
+
+    async def _forget_requests(self, address: Address, size: int) -> None:
+        """Lets the oldest records go until there is room, or none is left."""
+        names, limit = keys.of_session(address), self._limits.max_session_bytes
+        if not limit:
+            return
+        args: list[str | bytes | int] = ["", 0, 0, _room(size, limit), "", "", "", ""]
+        before, left = -1, 0
+        for _ in range(RECORDS_AT_ONCE):
+            before, left = left, await self._connection.command("hlen", names.requests)
+            if left == before:
+                break
+            await self._connection.run("requested", [names.meta, names.requests, names.tomb], args)
 
     async def _is_tight(self, address: Address, messages: int, size: int) -> bool:
         names, limits = keys.of_session(address), self._limits
@@ -195,7 +212,7 @@ class Limits:
         begin = 0
         while True:
             marks = await self._connection.command("zrange", names.marks, begin, begin + CHUNK_ITEMS - 1)
-            needed |= {mark[:32].decode() for mark in marks}
+            needed |= {mark[:32].decode(errors="replace") for mark in marks}
             begin += len(marks)
             if len(marks) < CHUNK_ITEMS:
                 return needed
@@ -252,7 +269,12 @@ class Limits:
 
 
 def _passes(held: int, coming: int, limit: int) -> bool:
-    return bool(limit) and held > min(ROOM * limit, limit - coming)
+    return bool(limit) and held > _room(coming, limit)
+
+
+def _room(coming: int, limit: int) -> int:
+    """What may be held so that this much can come."""
+    return max(1, min(int(ROOM * limit), limit - coming))
 
 
 def _free(nodes: dict[str, StoredNode], children: Counter[str], needed: set[str], head: str) -> Iterable[str]:

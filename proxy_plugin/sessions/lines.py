@@ -5,6 +5,7 @@
     {"type": "node", "id", "parent", "depth", "role", "at", "incomplete", "side", "start", "subtask", "lead", "body"}
     {"type": "missing", "id"}                 a node that was damaged or gone where others stand on it
     {"type": "branch" | "tip" | "subtask" | …, "name", "value"}    what else the session holds, see PARTS
+    {"type": "rules" | "step" | "request", …}     records of its requests, see request_lines.py
     {"type": "end", "nodes"}
 
 Parents come before their children, times are ms since 1970. A node's body is what is kept of one message,
@@ -27,9 +28,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from proxy_plugin.history.model import dump, node_id
+from proxy_plugin.history.redaction import is_redacted, is_redacted_lead, redacted, redacted_lead, size_of_whole
 from proxy_plugin.history.wire import CODECS
-from proxy_plugin.sessions import identity, records, tree
-from proxy_plugin.sessions.bodies import encode_body
+from proxy_plugin.sessions import identity, keys, records, tree
+from proxy_plugin.sessions.bodies import Codec
+from proxy_plugin.sessions.content import record_without_texts
+from proxy_plugin.sessions.request_lines import TYPES as REQUEST_TYPES
+from proxy_plugin.sessions.request_lines import RequestReader
+from proxy_plugin.sessions.texts import TEXTS, Texts
 from proxy_plugin.sessions.tree import StoredNode
 
 FORMAT, VERSION = "litellm-session-plugin", 1
@@ -81,18 +87,17 @@ PARTS: Mapping[str, Part] = {
     "profile": Part("profile", "hash"),
 }
 KINDS: Mapping[str, str] = {
-    "meta": "hash", "nodes": "hash", "bodies": "hash", "leads": "hash", "log": "list",
+    "meta": "hash", "nodes": "hash", "bodies": "hash", "leads": "hash", "log": "list", "requests": "hash",
     **{name: part.kind for name, part in PARTS.items()},
 }  # fmt: skip
 """Everything that is carried, and what holds it."""
 
-NOT_CARRIED = frozenset({"links", "kept", "flights", "requests", "tomb"})
-"""What leads to a session from outside of it is made anew or gone; calls under way,
-records of requests and a tomb are no part of it."""
+NOT_CARRIED = frozenset({"links", "kept", "flights", "tomb"})
+"""What leads to a session from outside of it is made anew or gone; calls under way and a tomb are no part of it."""
 
 COUNTED = frozenset({"total"})
 """Fields of `meta` that are not carried but counted anew: what a tenant's limits hang on is nobody's to say."""
-_WEIGHED = frozenset({"nodes", "bodies", "leads"})
+_WEIGHED = frozenset({"nodes", "bodies", "leads", "requests"})
 
 _PART_OF = {part.type: name for name, part in PARTS.items()}
 
@@ -104,7 +109,7 @@ def header(address: identity.Address, meta: Mapping[str, str]) -> bytes:
 
 def lead_line(lead: str, body: bytes | None) -> bytes | None:
     """None for a lead that is gone or damaged."""
-    if not _is_json(body, list) or body is None or _lead_id(body) != lead:
+    if not _is_json(body, list) or body is None or (_lead_id(body) != lead and not is_redacted_lead(_parsed(body))):
         return None
     return b'{"type":"lead","id":"%s","body":%s}\n' % (lead.encode(), body)
 
@@ -175,15 +180,19 @@ class Reader:
     nodes     how many nodes came so far
     entries   how many of each part
     aliases   that the session had
-    replies   ids of first replies, by which a session without a client's id is found again"""
+    replies   ids of first replies, by which a session without a client's id is found again
 
-    def __init__(self, tenant: str) -> None:
+    keeps_texts  whether what it writes holds the texts that came"""
+
+    def __init__(self, tenant: str, codec: Codec, keeps_texts: bool = True) -> None:
         self.address: identity.Address | None = None
         self.nodes = 0
         self.entries = dict.fromkeys(PARTS, 0)
         self.aliases: tuple[str, ...] = ()
         self.replies: list[str] = []
         self._tenant = tenant
+        self._codec = codec
+        self._keeps_texts = keeps_texts
         self._line = 0
         self._total = 0
         self._ended = False
@@ -192,6 +201,7 @@ class Reader:
         self._branches: set[str] = set()
         self._snapshots: set[str] = set()
         self._subtasks: dict[str, bytes] = {}
+        self._requests = RequestReader(codec, "", keeps_texts)
 
     def read(self, line: bytes) -> list[Write]:
         self._line += 1
@@ -206,7 +216,7 @@ class Reader:
             if not isinstance(said, dict):
                 raise ValueError("is no JSON object")
             writes = self._header(said) if self.address is None else self._entry(said)
-            self._total += sum(len(write.value) for write in writes if write.part in _WEIGHED)
+            self._total += sum(map(_weight, writes))
             return writes
         except json.JSONDecodeError as error:
             raise LineError(self._line, f"is no JSON ({error.msg})") from None
@@ -240,7 +250,8 @@ class Reader:
         if records.session_info(address, raw, 0, None, 0, 0) is None:
             raise ValueError("meta has no 'created'")
         self.address = address
-        return [Write("meta", key.decode(), value) for key, value in raw.items()]
+        self._requests.key = self._names.requests
+        return [Write("meta", name, text.encode()) for name, text in self._texts.sealed("meta", self._meta).items()]
 
     def _entry(self, said: dict[str, Any]) -> list[Write]:
         kind = said["type"]
@@ -252,9 +263,21 @@ class Reader:
             return [self._new_id(said["id"], _Seen(0, False, False))]
         if kind == "end":
             return self._end(said)
+        if kind in REQUEST_TYPES:
+            return [Write("requests", name, value) for name, value in self._requests.read(said).items()]
         if not isinstance(kind, str) or kind not in _PART_OF:
             raise ValueError(f"unknown type {str(kind)[:40]!r}")
         return self._record(_PART_OF[kind], said["name"], said["value"])
+
+    @property
+    def _names(self) -> keys.SessionKeys:
+        """Where the session will lie: what is encrypted is bound to that place."""
+        assert self.address is not None
+        return keys.of_session(self.address)
+
+    @property
+    def _texts(self) -> Texts:
+        return Texts(self._codec, self._names)
 
     def _new_id(self, given: Any, seen: _Seen) -> Write:
         """Its place in the log, where a node that is missing keeps it for the day it comes back."""
@@ -267,9 +290,12 @@ class Reader:
 
     def _lead(self, said: dict[str, Any]) -> list[Write]:
         body = dump(said["body"])
-        if not isinstance(said["body"], list) or said["id"] != _lead_id(body):
+        withheld = is_redacted_lead(said["body"]) and _ID.match(_string(said["id"], "id"))
+        if not isinstance(said["body"], list) or (said["id"] != _lead_id(body) and not withheld):
             raise ValueError("id is not the hash of the lead")
-        return [Write("leads", said["id"], encode_body(body))]
+        if withheld or not self._keeps_texts:
+            body = redacted_lead(body)
+        return [Write("leads", said["id"], self._codec.encode(body, self._names.leads, said["id"]))]
 
     def _node(self, said: dict[str, Any]) -> list[Write]:
         parent, lead, start, explicit = said["parent"] or "", said["lead"] or "", said["start"], said["subtask"]
@@ -282,21 +308,29 @@ class Reader:
         if type(at) is not int or not 0 <= at < 1 << 48:
             raise ValueError("at is no time in ms")
         body = said["body"]
-        if body is not None and said["id"] not in _ids_of(parent, body):
-            raise ValueError("id is not the hash of the parent's id and the message")
-        stored = dump(body) if body is not None else b""
+        stored, size = self._body(said["id"], parent, body) if body is not None else (b"", 0)
         role = _string(said["role"], "role")
         node = StoredNode(
             id=said["id"], parent=parent, depth=depth, role=role, at_ms=at,
             incomplete=_flag(said["incomplete"]), side=_flag(said["side"]),
-            subtask=explicit or tree.automatic(start), size=len(stored), lead=lead, start=start,
+            subtask=explicit or tree.automatic(start), size=size, lead=lead, start=start,
         )  # fmt: skip
         head = tree.encode_node(node).encode()
         if tree.decode_head(node.id, head) != node:
             raise ValueError("is none that can be stored")
         writes = [Write("nodes", node.id, head), self._new_id(node.id, self._seen(node, above))]
         self.nodes += 1
-        return writes if body is None else [Write("bodies", node.id, encode_body(stored)), *writes]
+        if body is None:
+            return writes
+        return [Write("bodies", node.id, self._codec.encode(stored, self._names.bodies, node.id)), *writes]
+
+    def _body(self, node: Any, parent: str, body: Any) -> tuple[bytes, int]:
+        """The message as it is stored, and its size. Of one that came without its texts no id can show the meaning."""
+        if not is_redacted(body) and node not in _ids_of(parent, body):
+            raise ValueError("id is not the hash of the parent's id and the message")
+        stored = dump(body)
+        size = size_of_whole(body, len(stored))
+        return (stored if self._keeps_texts and not is_redacted(body) else redacted(stored)), size
 
     def _above(self, parent: str, depth: Any) -> _Seen | None:
         """What is known of a node's parent, where the node can stand behind it."""
@@ -333,7 +367,19 @@ class Reader:
             readable = False
         if not readable:
             raise ValueError(f"is no {PARTS[part].type} of this session")
-        return [Write(part, place, stored)]
+        if isinstance(value, dict) and not self._keeps_texts:
+            value = record_without_texts(part, value)
+            stored = dump(value)
+        return [Write(part, place, self._sealed(part, place, value, stored))]
+
+    def _sealed(self, part: str, place: str, value: Any, stored: bytes) -> bytes:
+        """What is stored of a record, its texts encrypted where there are keys."""
+        if part == "profile":
+            text: str = self._texts.sealed(part, {place: stored.decode()})[place]
+            return text.encode()
+        if isinstance(value, dict) and TEXTS.get(part, frozenset()) & value.keys():
+            stored = dump(self._texts.sealed(part, value))
+        return stored
 
     def _is_branch(self, name: str, stored: bytes) -> bool:
         self._branches.add(name)
@@ -379,7 +425,14 @@ class Reader:
         if self._meta.get("cur") and self._meta["cur"] not in self._branches:
             raise ValueError("the branch that the first line names did not come")
         self._ended = True
-        return [Write("meta", "total", str(self._total).encode())]
+        counted = [Write("requests", name, value) for name, value in self._requests.end().items()]
+        return [*counted, Write("meta", "total", str(self._total).encode())]
+
+
+def _weight(write: Write) -> int:
+    """Bytes that count for a session's limits. Where many values are short the names of fields count too."""
+    of_field = len(write.place) if write.part == "requests" else 0
+    return of_field + len(write.value) if write.part in _WEIGHED else 0
 
 
 class _Seen(NamedTuple):

@@ -54,11 +54,12 @@ class NodeLog:
             end = begin
 
     async def _ids(self, names: SessionKeys, begin: int, end: int) -> list[str]:
-        return [node.decode() for node in await self._connection.command("lrange", names.log, begin, end - 1)]
+        ids = await self._connection.command("lrange", names.log, begin, end - 1)
+        return [node.decode(errors="replace") for node in ids]
 
     async def _with_bodies(self, names: SessionKeys, ids: Sequence[str]) -> AsyncIterator[list[Entry]]:
         heads = await self._connection.command("hmget", names.nodes, list(ids))
-        known = [(node, head, stored_node(node, head, None)) for node, head in zip(ids, heads, strict=True)]
+        known = [(node, head, stored_node(node, head)) for node, head in zip(ids, heads, strict=True)]
         begin = 0
         while begin < len(known):
             end, size = begin, 0
@@ -68,5 +69,8 @@ class NodeLog:
                 end += 1
             piece: list[tuple[str, Any, StoredNode | None]] = known[begin:end]
             bodies = await self._connection.command("hmget", names.bodies, [node for node, _, _ in piece])
-            yield [(node, stored_node(node, head, body)) for (node, head, _), body in zip(piece, bodies, strict=True)]
+            yield [
+                (node, stored_node(node, head, self._connection.codec.read(body, names.bodies, node)))
+                for (node, head, _), body in zip(piece, bodies, strict=True)
+            ]
             begin = end

@@ -58,6 +58,8 @@ class ProfileStore:
             said["aliases"] = orjson.dumps(new).decode() if new else ""
             if not await self.claim(address, added):
                 return Refused.ALIAS_TAKEN
+        texts = self._edits.texts(address)
+        said = texts.sealed("meta", texts.sealed("profile", said))
         reply = await self._edits.run("profile", address, said)
         if reply[0] == b"gone":
             await self.release(address, added)
@@ -97,7 +99,7 @@ class ProfileStore:
 
     async def _leads_to(self, tenant: str, alias: str) -> str:
         stored: bytes | None = await self._connection.command("hget", keys.aliases(tenant), alias)
-        return stored.decode() if stored else ""
+        return stored.decode(errors="replace") if stored else ""
 
     async def _set(self, tenant: str, alias: str, seen: str, session_id: str) -> bool:
         values: list[str | bytes | int] = [alias, seen, session_id, self._ttl_ms]

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import orjson
 
+from proxy_plugin.history.redaction import is_redacted
 from proxy_plugin.sessions import identity, keys, tree
-from proxy_plugin.sessions.bodies import decode_body
 from proxy_plugin.sessions.identity import Address
+from proxy_plugin.sessions.texts import Texts
 from proxy_plugin.sessions.tree import Base, Commit, SessionInfo, Snapshot, StoredNode, Subtask
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ GOES_ON = "goes_on"
 """In the place of a subtask's field: the one that the base belongs to."""
 
 
-def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[str, str]:
+def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int, texts: Texts) -> dict[str, str]:
     """What the commit says of subtasks, in the words of the script."""
     ids = commit.ids
     start, explicit, name, mark = commit.subtask_start, "", "", ""
@@ -56,7 +57,7 @@ def subtask_said(commit: Commit, lead_count: int, snapshot_ttl_ms: int) -> dict[
     return {
         **said,
         "subtask": explicit or subtask_id,
-        **begun(beginning),
+        **begun(beginning, texts),
         "before": before,
         "expires": str(commit.at_ms + snapshot_ttl_ms),
         "ended": ended,
@@ -82,7 +83,7 @@ class Beginning:
     message_count: int = 0
 
 
-def begun(said: Beginning) -> dict[str, str]:
+def begun(said: Beginning, texts: Texts) -> dict[str, str]:
     """The record of a subtask that begins, and its automatic snapshot, in the words of the scripts."""
     snapshot_id = "snap-" + sha256(f"{said.base}\0{said.id}".encode()).hexdigest()[:16]
     record = {
@@ -107,9 +108,9 @@ def begun(said: Beginning) -> dict[str, str]:
         "auto": True,
     }
     return {
-        "record": _json(record | {key: value for key, value in optional.items() if value}),
+        "record": _json(texts.sealed("subtasks", record | {key: value for key, value in optional.items() if value})),
         "snapshot": snapshot_id,
-        "named": _json(named)[1:],
+        "named": _json(texts.sealed("named", named))[1:],
     }
 
 
@@ -123,12 +124,13 @@ def _end(result: str, at_ms: int) -> str:
     return _json({"state": "completed", "result": result, "ended": at_ms})
 
 
-def agent_said(commit: Commit) -> dict[str, str]:
+def agent_said(commit: Commit, texts: Texts) -> dict[str, str]:
     """The agent, and the JSON of a switch to it without its `from`, which the script knows."""
     if not commit.agent:
         return {"agent": "", "switch": ""}
     agent, reason = tree.clean(commit.agent), _cleaned(commit.agent_reason)
-    return {"agent": agent, "switch": _json({"to": agent, "reason": reason, "timestamp": commit.at_ms})[1:]}
+    switch = texts.sealed("agents", {"to": agent, "reason": reason, "timestamp": commit.at_ms})
+    return {"agent": agent, "switch": _json(switch)[1:]}
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -155,18 +157,18 @@ def session_info(
         message_count=_number(meta, b"messages"),
         created_ms=_number(meta, b"created"),
         last_activity_ms=_number(meta, b"last") or _number(meta, b"created"),
-        current_agent=meta[b"agent"].decode() if b"agent" in meta else None,
+        current_agent=meta[b"agent"].decode(errors="replace") if b"agent" in meta else None,
         agent_history=(),
         switch_count=switches,
         last_switch_ms=readable(lambda entry: int(orjson.loads(entry)["timestamp"]), last) if last else None,
-        branch=meta.get(b"cur", b"").decode(),
-        head=meta.get(b"head", b"").decode(),
+        branch=meta.get(b"cur", b"").decode(errors="replace"),
+        head=meta.get(b"head", b"").decode(errors="replace"),
         branches=branches,
         snapshots=snapshots,
         subtasks=_number(meta, b"subtasks"),
         requests=_number(meta, b"requests"),
         size_bytes=_number(meta, b"bytes"),
-        title=meta[b"title"].decode() if b"title" in meta else None,
+        title=meta[b"title"].decode(errors="replace") if b"title" in meta else None,
     )
 
 
@@ -207,6 +209,7 @@ def subtask_record(began: bytes, ended: bytes | None) -> Subtask:
         depends_on=tuple(record.get("depends_on", ())),
         given=tuple(end.get("given") or (() if "started" in end else record.get("given", ()))),
         metadata=record.get("metadata") or {},
+        withheld=is_redacted(end),
     )
 
 
@@ -214,7 +217,7 @@ def snapshot_record(snapshot_id: str, stored: bytes, expires: float) -> Snapshot
     record = orjson.loads(stored)
     return Snapshot(
         snapshot_id=snapshot_id,
-        name=record["name"],
+        name=record["name"] or "",
         node=record["node"],
         created_ms=record["created"],
         expires_ms=None if math.isinf(expires) else int(expires),
@@ -253,23 +256,16 @@ def agent_switch(stored: bytes) -> dict[str, Any]:
     return {**entry, "timestamp": tree.rfc3339(entry["timestamp"])}
 
 
-def stored_node(node: str, head: bytes | None, body: bytes | None) -> StoredNode | None:
+def stored_node(node: str, head: bytes | None, body: bytes | None = None) -> StoredNode | None:
+    """None where the head is damaged or not there. `body`: the node's, decoded."""
     try:
-        return tree.decode_head(node, head, stored_body(body)) if head is not None else None
+        return tree.decode_head(node, head, body) if head is not None else None
     except ValueError:
         return None
 
 
-def stored_body(stored: bytes | None) -> bytes | None:
-    try:
-        return decode_body(stored) if stored is not None else None
-    except ValueError:
-        return None
-
-
-def readable_body(stored: bytes | None) -> bytes | None:
-    """None also where the body is no JSON object or list."""
-    body = stored_body(stored)
+def readable_body(body: bytes | None) -> bytes | None:
+    """None where the body is no JSON object or list."""
     try:
         return body if body is not None and isinstance(orjson.loads(body), dict | list) else None
     except ValueError:

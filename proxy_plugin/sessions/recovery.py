@@ -190,7 +190,10 @@ class Recovery:
         cursor = 0
         while True:
             cursor, members = await self._connection.command("sscan", keys.calls_of(worker), cursor, count=CHUNK_ITEMS)
-            places = [(tenant, session_id) for tenant, _, session_id in (m.decode().partition(" ") for m in members)]
+            places = [
+                (tenant, session_id)
+                for tenant, _, session_id in (m.decode(errors="replace").partition(" ") for m in members)
+            ]
             for begin in range(0, len(places), _AT_ONCE):
                 yield places[begin : begin + _AT_ONCE]
             if cursor == 0:
@@ -237,7 +240,7 @@ class Recovery:
         interrupted: list[SessionInfo] = []
         if cursor is None:
             places = [
-                identity.address(owner, session_id.decode())
+                identity.address(owner, session_id.decode(errors="replace"))
                 for owner in ([tenant] if tenant is not None else await self._index.tenants())
                 for session_id in await self._connection.command(
                     "zrevrange", keys.interrupted(owner), 0, INTERRUPTED_KEPT - 1

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from proxy_plugin.history.model import Call, Message, text_of
+from proxy_plugin.history.redaction import is_redacted
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import parsed
 from proxy_plugin.sessions import keys
@@ -45,7 +46,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`total`: how many nodes say it, as far as was read; `complete`: whether all were."""
+    """`total`: how many nodes say it, as far as was read; `complete`: whether the texts of all were."""
 
     hits: tuple[Hit, ...]
     total: int
@@ -70,13 +71,14 @@ class SessionSearch:
             if monotonic() > deadline:
                 return Found(tuple(search.hits), search.total, complete=False)
             await asyncio.to_thread(search.look, piece)
-        return Found(tuple(search.hits), search.total, complete=True)
+        return Found(tuple(search.hits), search.total, complete=not search.withheld)
 
 
 @dataclass(slots=True)
 class _Search:
     """One search on its way from the newest node back. Children come before their parents, so that the branch
-    of a node is known when its turn comes: `on` holds it for the nodes that wait below."""
+    of a node is known when its turn comes: `on` holds it for the nodes that wait below. `withheld`: some were kept
+    without their texts."""
 
     needle: Needle
     begin: int
@@ -86,6 +88,7 @@ class _Search:
     total: int = 0
     on: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    withheld: bool = False
 
     def is_on(self, node: str, rank: int) -> None:
         self.on[node] = min(rank, self.on.get(node, rank))
@@ -98,6 +101,9 @@ class _Search:
             rank = self.on.pop(name, None)
             if rank is not None and node.parent:
                 self.is_on(node.parent, rank)
+            if is_redacted(parsed(node.body)):
+                self.withheld = True
+                continue
             snippet = self.needle.find(text_in(node))
             if snippet is not None:
                 if self.begin <= self.total < self.end:

@@ -3,7 +3,8 @@
 A restore makes a branch at the snapshot's node and the current one of it, so that what a client says next from
 there grows it; the path that was current stays as the branch that it is. With `preserve_last_result` the last
 result of that path (an assistant message without tool calls) stands on top: a new node of the same meaning, so
-a client that sends the restored path together with that result grows the same branch too.
+a client that sends the restored path together with that result grows the same branch too. A result that was kept
+without its text is left out: what it means elsewhere cannot be told from it.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import orjson
 
 from proxy_plugin.events import Emit, SnapshotCreated, SnapshotRestored, SnapshotRestoreFailed
 from proxy_plugin.history.model import ASSISTANT, Message, node_id
+from proxy_plugin.history.redaction import is_redacted, redacted
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.history.wire.stored import parsed, unwrap
 from proxy_plugin.sessions import tree
-from proxy_plugin.sessions.bodies import encode_body
 from proxy_plugin.sessions.edits import Contended, Edits, Refused
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.keys import of_session
 from proxy_plugin.sessions.reader import SessionReader, now_ms
-from proxy_plugin.sessions.records import snapshot_record
+from proxy_plugin.sessions.records import readable, snapshot_record
 from proxy_plugin.sessions.tree import NodePath, SessionInfo, Snapshot, StoredNode
 
 _MAX_TRIES = 8
@@ -52,13 +53,15 @@ class _Goal:
 
 
 class SnapshotStore:
-    """Raises redis-py's errors. `ttl_ms`: how long a snapshot is kept that says nothing else."""
+    """Raises redis-py's errors. `ttl_ms`: how long a snapshot is kept that says nothing else; `keeps_texts`: whether
+    what a restore writes has its text."""
 
-    def __init__(self, reader: SessionReader, edits: Edits, ttl_ms: int, emit: Emit) -> None:
+    def __init__(self, reader: SessionReader, edits: Edits, ttl_ms: int, emit: Emit, keeps_texts: bool = True) -> None:
         self._reader = reader
         self._edits = edits
         self._ttl_ms = ttl_ms
         self._emit = emit
+        self._keeps_texts = keeps_texts
 
     async def create(
         self, address: Address, name: str, *, node: str | None = None, pin: bool = False, ttl_ms: int | None = None
@@ -66,7 +69,8 @@ class SnapshotStore:
         """Names the current head in one round trip, or the node (an id or its beginning), of whose path the heads
         are read to know its size. `pin`: kept as long as the session."""
         now, snapshot_id = now_ms(), "snap-" + token_hex(8)
-        named = orjson.dumps({"name": tree.clean(name), "created": now, "auto": False})
+        texts = self._edits.texts(address)
+        named = orjson.dumps(texts.sealed("named", {"name": tree.clean(name), "created": now, "auto": False}))
         said = {
             "id": snapshot_id,
             "named": named[:-1].decode(),
@@ -81,7 +85,9 @@ class SnapshotStore:
         reply = await self._edits.run("snapshot_create", address, said)
         if reply[0] == b"gone":
             return Refused.NO_SESSION
-        snapshot = snapshot_record(snapshot_id, reply[1], float(reply[2]))
+        snapshot = readable(snapshot_record, snapshot_id, texts.opened(reply[1]), float(reply[2]))
+        if snapshot is None:
+            return Refused.DAMAGED
         self._emit(SnapshotCreated(snapshot.size_bytes))
         return snapshot
 
@@ -140,8 +146,9 @@ class SnapshotStore:
         }
         if goal.result is None or goal.result.body is None:
             return await self._edits.run("snapshot_restore", address, said, "", "")
-        head, body = tree.encode_node(goal.result), encode_body(goal.result.body)
-        return await self._edits.run("snapshot_restore", address, said, head, body)
+        kept = goal.result.body if self._keeps_texts else redacted(goal.result.body)
+        body = self._edits.codec.encode(kept, of_session(address).bodies, goal.head)
+        return await self._edits.run("snapshot_restore", address, said, tree.encode_node(goal.result), body)
 
     async def _with_result(self, address: Address, session: SessionInfo, path: NodePath) -> _Goal | None:
         """The last result of the current path on top of this one; None where that holds it already, or there is
@@ -172,13 +179,13 @@ class SnapshotStore:
         return _Goal(top.id, top.depth + lead_count, path.size_bytes + top.size, top)
 
     async def _last_result(self, address: Address, nodes: list[StoredNode]) -> tuple[StoredNode, Message] | None:
-        """The newest whole assistant message without calls."""
+        """The newest whole assistant message without calls; None too where it was kept without its text."""
         candidates = [node for node in reversed(nodes) if node.role == ASSISTANT and not node.incomplete]
         for begin in range(0, len(candidates), _CANDIDATES):
             for node in await self._reader.bodies(address, candidates[begin : begin + _CANDIDATES]):
                 message = _message_of(node)
                 if message is not None and message.role == ASSISTANT and not message.calls:
-                    return node, message
+                    return (node, message) if not is_redacted(parsed(node.body)) else None
         return None
 
 

@@ -9,27 +9,31 @@ lost data gets it back from the next request, which carries the whole path.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
+from redis.exceptions import ResponseError
 
 from proxy_plugin import events
 from proxy_plugin.events import Emit, PassedThrough, SnapshotCreated, SnapshotRestored, SubtaskChanged
-from proxy_plugin.sessions import keys, tree
-from proxy_plugin.sessions.bodies import encode_body, size_of
+from proxy_plugin.sessions import identity, keys, tree
+from proxy_plugin.sessions.bodies import size_of
 from proxy_plugin.sessions.branches import BranchStore
-from proxy_plugin.sessions.connection import Connection
+from proxy_plugin.sessions.connection import Connection, is_damage
+from proxy_plugin.sessions.content import without_texts
 from proxy_plugin.sessions.damage import Damage
 from proxy_plugin.sessions.edits import Edits
+from proxy_plugin.sessions.encryption import Keyring
 from proxy_plugin.sessions.feed import Feed
 from proxy_plugin.sessions.flights import Flights
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.index import SessionIndex
 from proxy_plugin.sessions.kept import KeptPaths
-from proxy_plugin.sessions.limits import Limits
+from proxy_plugin.sessions.limits import ROOM, Limits
 from proxy_plugin.sessions.locks import Locks
 from proxy_plugin.sessions.profile import ProfileStore
 from proxy_plugin.sessions.reader import CHUNK_BYTES, CHUNK_ITEMS, SessionReader
@@ -37,10 +41,12 @@ from proxy_plugin.sessions.recent import Recent
 from proxy_plugin.sessions.records import agent_said, list_length, subtask_said
 from proxy_plugin.sessions.recovery import Recovery
 from proxy_plugin.sessions.requests import RequestStore
+from proxy_plugin.sessions.resealing import Resealing
 from proxy_plugin.sessions.search import SessionSearch
 from proxy_plugin.sessions.snapshots import SnapshotStore
 from proxy_plugin.sessions.subtasks import SubtaskStore
 from proxy_plugin.sessions.sweep import Sweep
+from proxy_plugin.sessions.texts import Texts
 from proxy_plugin.sessions.transfer import Transfer
 from proxy_plugin.sessions.tree import Commit, Committed
 from proxy_plugin.settings import Settings
@@ -74,6 +80,7 @@ class SessionStore:
         self.flights = Flights(connection, self._ttl_ms)
         self.limits = Limits(connection, self.reader, settings.store)
         self._max_age_ms = settings.reset.max_age_s * 1000
+        self.keeps_texts = keeps_texts = settings.store.content == "full"
         self.locks = Locks(connection)
         self.sweep = Sweep(connection, self.index, self.locks, self.delete, self._ttl_ms)
         self.recovery = Recovery(
@@ -83,13 +90,17 @@ class SessionStore:
         self._snapshot_ttl_ms = settings.store.snapshot_ttl_s * 1000
         edits = Edits(connection, self.index, self._ttl_ms)
         self.branches = BranchStore(self.reader, edits)
-        self.snapshots = SnapshotStore(self.reader, edits, self._snapshot_ttl_ms, emit)
-        self.subtasks = SubtaskStore(connection, self.reader, edits, self._snapshot_ttl_ms, emit)
+        self.snapshots = SnapshotStore(self.reader, edits, self._snapshot_ttl_ms, emit, keeps_texts)
+        self.subtasks = SubtaskStore(connection, self.reader, edits, self._snapshot_ttl_ms, emit, keeps_texts)
         self.profiles = ProfileStore(connection, self.reader, edits, self._ttl_ms)
-        self.transfer = Transfer(connection, self.index, self.profiles, self._ttl_ms)
+        self.transfer = Transfer(connection, self.index, self.profiles, self._ttl_ms, keeps_texts)
         self.searches = SessionSearch(connection, self.reader)
-        self.requests = RequestStore(connection, settings.store.keep_requests, self._ttl_ms)
+        room = int(ROOM * settings.store.max_session_bytes)
+        self.requests = RequestStore(
+            connection, settings.store.keep_requests, room, settings.store.backlog_bytes, self._ttl_ms
+        )
         self.feed = Feed(connection)
+        self.resealing = Resealing(connection)
         self._emit = emit
         self._known: Recent = Recent(10_000)  # (tag, session id) -> _Known
         self._numbers: Recent = Recent(20_000)  # (tag, first reply or token), and tag for the last one -> n
@@ -98,12 +109,15 @@ class SessionStore:
 
     async def commit(self, commit: Commit) -> Committed:
         """Stores the path, whole or not at all. Running it twice gives the same state."""
+        return await self._commit(commit if self.keeps_texts else without_texts(commit))
+
+    async def _commit(self, commit: Commit) -> Committed:
         attempt = _Attempt(commit, self._guess_number(commit))
         for _ in range(_MAX_TRIES):
             reply = await self._try(attempt)
             match reply[0]:
                 case b"baseless" if commit.alone is not None:
-                    return replace(await self.commit(commit.alone), alone=True)
+                    return replace(await self._commit(commit.alone), alone=True)
                 case b"ok":
                     return self._committed(attempt, reply)
                 case b"full":
@@ -143,7 +157,8 @@ class SessionStore:
         commit, address = attempt.commit, attempt.address
         if attempt.base is None:
             attempt.base, attempt.lead_stored = self._assume(commit, address)
-        bodies = {i: encode_body(commit.bodies[i]) for i in range(attempt.base, len(commit.ids))}
+        encode, key = self._connection.codec.encode, keys.of_session(attempt.address).bodies
+        bodies = {i: encode(commit.bodies[i], key, commit.ids[i]) for i in range(attempt.base, len(commit.ids))}
         if not attempt.staged and sum(map(len, bodies.values())) > CHUNK_BYTES:
             reply = await self._run(attempt, check=True, bodies={}, added=sum(map(len, bodies.values())))
             if reply[0] != b"checked":
@@ -201,6 +216,7 @@ class SessionStore:
     async def _run(self, attempt: _Attempt, *, check: bool, bodies: dict[int, bytes], added: int = 0) -> Any:
         commit, address, base = attempt.commit, attempt.address, attempt.base or 0
         names = keys.of_session(address)
+        texts = Texts(self._connection.codec, names)
         key_list = [*names.data, names.tomb]
         number, mode = "", "known"
         if address.family:
@@ -228,15 +244,17 @@ class SessionStore:
             "first": commit.first_reply is not None,
             "check": check,
             "kept": [under for under, _ in commit.kept],
-            **subtask_said(commit, lead_count, self._snapshot_ttl_ms),
-            **agent_said(commit),
+            **subtask_said(commit, lead_count, self._snapshot_ttl_ms, texts),
+            **agent_said(commit, texts),
             **flight,
             **self.limits.said(address),
             **self._age_said(commit),
             "adding": len(commit.ids) - base,
             "added": added,
         }
-        lead_value = encode_body(commit.lead.body) if commit.lead and not attempt.lead_stored else b""
+        lead_value = b""
+        if commit.lead and not attempt.lead_stored:
+            lead_value = self._connection.codec.encode(commit.lead.body, names.leads, commit.lead.id)
         args: list[str | bytes | int] = [orjson.dumps(said), lead_value]
         for index, body in bodies.items():
             args += (
@@ -327,22 +345,46 @@ class SessionStore:
         names = keys.of_session(address)
         data = [key for key in names.data if key != names.links]
         idle = "" if idle_since_ms is None else idle_since_ms
-        kept = await self._connection.command("smembers", names.kept)
+        kept = await self._members(names.kept)
         session = await self.reader.session(address)
         while True:
-            links = await self._connection.command("smembers", names.links)
+            links = await self._members(names.links)
             key_list = [names.tomb, names.links, *data, *(link.decode() for link in sorted(links))]
             there = await self._connection.run("delete", key_list, [TOMB_SECONDS * 1000, len(data), idle])
             if there >= 0:
                 break
         if not there and idle_since_ms is not None:
             return False
-        await self.kept.remove([under.decode() for under in kept])
+        await self.kept.remove([under.decode(errors="replace") for under in kept])
         await self.profiles.release(address, session.aliases if session else ())
         self._forget(address)
         self.subtasks.forget(address)
         await self.index.remove(address)
         return bool(there)
+
+    async def _members(self, key: str) -> set[bytes]:
+        """Of a set; another kind of value under its key goes, so that a damaged session can be deleted."""
+        try:
+            members: set[bytes] = await self._connection.command("smembers", key)
+        except ResponseError as error:
+            if not is_damage(error):
+                raise
+            await self._connection.command("unlink", key)
+            return set()
+        return members
+
+    async def erase(self, tenant: str, most: int) -> tuple[int, int]:
+        """Removes up to so many sessions of a tenant, and where none is left what else is kept of it. Returns how
+        many were listed, and how many of those were there."""
+        listed = (await self.index.sessions(tenant, limit=most)).sessions
+        if not listed:
+            await self.index.forget(tenant)
+            return 0, 0
+        places = [identity.address(tenant, info.session_id) for info in listed]
+        gone = await asyncio.gather(*map(self.delete, places))
+        for counter in {keys.counter(place) for place in places if place.family}:
+            await self._connection.command("unlink", counter)
+        return len(listed), sum(gone)
 
     async def close(self) -> None:
         """Writes what the indexes still lack. The connection is its owner's to close."""
@@ -352,6 +394,11 @@ class SessionStore:
         await self.recovery.stop()
         await self.kept.close()
         await self.index.close()
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys that it encrypts by, None where it does not."""
+        return self._connection.codec.keyring
 
     async def ping(self) -> None:
         """Returns when the server answers."""

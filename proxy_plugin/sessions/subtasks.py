@@ -8,12 +8,14 @@ by side, each on a branch of its own from the same base; its result is a record,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from proxy_plugin.events import Emit, SnapshotCreated, SnapshotRestored, SubtaskChanged
+from proxy_plugin.history.redaction import STRUCTURE, is_redacted
+from proxy_plugin.history.wire.stored import parsed
 from proxy_plugin.sessions import keys, tree
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.edits import Edits
@@ -25,7 +27,6 @@ from proxy_plugin.sessions.records import (
     attempt_said,
     begun,
     readable,
-    stored_body,
     stored_node,
     subtask_record,
 )
@@ -55,6 +56,11 @@ class Outcome:
 
     subtask: Subtask
     body: bytes | None
+
+    @property
+    def withheld(self) -> bool:
+        """Whether it has a text that is not kept."""
+        return self.subtask.withheld or (self.subtask.result_text is None and is_redacted(parsed(self.body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +94,14 @@ class Standing:
     depends_on  their ids; none: there is nothing to be done
     outcomes    of those of them whose results it has
     begins      how many messages of the request come before the subtask
-    base        the path to put in front of the request; None: it holds its past itself, or there is none"""
+    base        the path to put in front of the request; None: it holds its past itself, or there is none
+    withheld    the text of a result that it needs is not kept: nothing is given to it"""
 
     depends_on: tuple[str, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     begins: int = 0
     base: History | None = None
+    withheld: bool = False
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -104,16 +112,24 @@ NOTHING = Standing()
 
 
 class SubtaskStore:
-    """Raises redis-py's errors. `snapshot_ttl_ms`: how long automatic snapshots are kept."""
+    """Raises redis-py's errors. `snapshot_ttl_ms`: how long automatic snapshots are kept; `keeps_texts`: whether
+    what subtasks are and came to is kept in words."""
 
     def __init__(
-        self, connection: Connection, reader: SessionReader, edits: Edits, snapshot_ttl_ms: int, emit: Emit
+        self,
+        connection: Connection,
+        reader: SessionReader,
+        edits: Edits,
+        snapshot_ttl_ms: int,
+        emit: Emit,
+        keeps_texts: bool = True,
     ) -> None:
         self._connection = connection
         self._reader = reader
         self._edits = edits
         self._snapshot_ttl_ms = snapshot_ttl_ms
         self._emit = emit
+        self._keeps_texts = keeps_texts
         self._standings = Recent(_REMEMBERED)  # (tag, session id, subtask id) -> Standing
         self._bases = Recent(_REMEMBERED)  # (tag, session id, node id) -> History
 
@@ -127,13 +143,16 @@ class SubtaskStore:
         bodies: dict[str, bytes | None] = {}
         for begin in range(0, len(nodes), 100):
             piece = nodes[begin : begin + 100]
-            stored = await self._connection.command("hmget", keys.of_session(address).bodies, piece)
-            bodies |= dict(zip(piece, map(stored_body, stored), strict=True))
+            key = keys.of_session(address).bodies
+            for node, stored in zip(piece, await self._connection.command("hmget", key, piece), strict=True):
+                bodies[node] = self._connection.codec.read(stored, key, node)
         return [Outcome(subtask, bodies.get(subtask.result or "")) for subtask in subtasks]
 
     async def begin(self, address: Address, plan: Plan) -> tuple[Subtask, bool] | Refusal:
         """Begins it at the session's current end, or a further attempt at one that failed or was rolled back; one
         that runs stays as it is. Returns it, and whether it began now."""
+        if not self._keeps_texts:
+            plan = replace(plan, description=None, metadata={})
         known = await self.find(address, plan.id)
         depends_on = plan.depends_on or (known.depends_on if known else ())
         now = now_ms()
@@ -146,7 +165,7 @@ class SubtaskStore:
         if known is None:
             beginning = await self._beginning(address, plan, now)
             size = beginning.size_bytes
-            said |= {**begun(beginning), "expires": str(now + self._snapshot_ttl_ms)}
+            said |= {**begun(beginning, self._edits.texts(address)), "expires": str(now + self._snapshot_ttl_ms)}
         others = await self._known(address, depends_on)
         needed = [_field(other, named) for other, named in zip(others, depends_on, strict=True)]
         reply = await self._edits.run("subtask_begin", address, said, *needed)
@@ -183,8 +202,11 @@ class SubtaskStore:
         if known is None:
             return Refusal("the session has no such subtask", unknown=True)
         noted = {key: tree.clean(value) for key, value in more.items() if value is not None}
+        if noted and not self._keeps_texts:
+            noted = {"content": STRUCTURE}
         now = now_ms()
-        ended = orjson.dumps({"state": state, "ended": now, **noted}).decode()
+        record = self._edits.texts(address).sealed("subtasks", {"state": state, "ended": now, **noted})
+        ended = orjson.dumps(record).decode()
         said = {"subtask": _field(known, subtask_id), "ended": ended, "back": ""}
         if state == "rolled_back":
             path = await self._reader.path(address, known.base)
@@ -237,6 +259,8 @@ class SubtaskStore:
             given = [one for one in given if one.id in known.given]
         begins, base = await self._where(place_of, known, place)
         outcomes = await self.outcomes(place_of, given)
+        if any(outcome.withheld for outcome in outcomes):
+            return Standing(depends_on, withheld=True)
         standing = Standing(depends_on, tuple(outcomes), begins, base)
         if base is None or sum(node.size for node in base.nodes) <= _REMEMBERED_BYTES:
             self._standings.put((place_of.tag, place_of.session_id, plan.id), standing)
@@ -277,7 +301,7 @@ class SubtaskStore:
         node = None
         if head:
             stored = await self._connection.command("hget", keys.of_session(address).nodes, head)
-            node = stored_node(head, stored, None)
+            node = stored_node(head, stored)
         if node is None or not node.subtask.startswith("x-"):
             return head
         (last,) = await self._stored(address, [node.subtask])
@@ -291,7 +315,7 @@ class SubtaskStore:
         if not address.session_id:
             return ""
         head = await self._connection.command("hget", keys.of_session(address).meta, "head")
-        return (head or b"").decode()
+        return (head or b"").decode(errors="replace")
 
     async def _has(self, address: Address, node: str) -> bool:
         return bool(await self._connection.command("hexists", keys.of_session(address).nodes, node))
@@ -328,7 +352,9 @@ class SubtaskStore:
         if not address.session_id or not fields:
             return [None] * len(fields)
         wanted = [name for one in fields for name in (one, one + ":end")]
-        values = await self._connection.command("hmget", keys.of_session(address).subtasks, wanted)
+        stored = await self._connection.command("hmget", keys.of_session(address).subtasks, wanted)
+        texts = self._edits.texts(address)
+        values = [value and texts.opened(value) for value in stored]
         pairs = zip(values[::2], values[1::2], strict=True)
         return [readable(subtask_record, began, ended) if began else None for began, ended in pairs]
 

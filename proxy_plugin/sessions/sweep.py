@@ -15,6 +15,7 @@ from proxy_plugin.sessions.index import SessionIndex
 from proxy_plugin.sessions.locks import FENCE_SECONDS, Lock, Locks, StaleFence
 from proxy_plugin.sessions.outage import kind_of
 from proxy_plugin.sessions.reader import now_ms
+from proxy_plugin.sessions.tree import clamped
 
 SWEEP_SECONDS = 600.0
 LOCK_SECONDS = 30.0
@@ -63,7 +64,7 @@ class Sweep:
             piece = await self._connection.command(
                 "zrangebyscore", keys.index(tenant), "-inf", f"({oldest}", start=0, num=_PIECE, withscores=True
             )
-            entries = [(member.decode(), int(score)) for member, score in piece]
+            entries = [(member.decode(errors="replace"), clamped(score)) for member, score in piece]
             active = await self._active(tenant, [session_id for session_id, _ in entries], oldest)
             for address, last in active:
                 self._index.touch(address, last)

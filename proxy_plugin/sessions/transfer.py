@@ -24,7 +24,8 @@ from proxy_plugin.sessions.lines import KINDS, PARTS, Reader, Write
 from proxy_plugin.sessions.log import NodeLog
 from proxy_plugin.sessions.profile import ProfileStore
 from proxy_plugin.sessions.reader import CHUNK_BYTES, CHUNK_ITEMS, now_ms
-from proxy_plugin.sessions.records import stored_body
+from proxy_plugin.sessions.request_lines import Exported, exported
+from proxy_plugin.sessions.texts import Texts
 
 STAGED_MS = 600_000
 _DONE_MS = 60_000
@@ -60,13 +61,22 @@ class Imported:
 
 
 class Transfer:
-    """Raises redis-py's errors. `ttl_ms`: how long a session is kept after its last activity."""
+    """Raises redis-py's errors. `ttl_ms`: how long a session is kept after its last activity; `keeps_texts`:
+    whether an import keeps the texts that it brings."""
 
-    def __init__(self, connection: Connection, index: SessionIndex, profiles: ProfileStore, ttl_ms: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        index: SessionIndex,
+        profiles: ProfileStore,
+        ttl_ms: int,
+        keeps_texts: bool = True,
+    ) -> None:
         self.connection = connection
         self.index = index
         self.profiles = profiles
         self.ttl_ms = ttl_ms
+        self.keeps_texts = keeps_texts
         self._log = NodeLog(connection)
 
     async def export(self, address: Address) -> AsyncIterator[bytes] | None:
@@ -81,15 +91,21 @@ class Transfer:
             meta = await self._meta(names)
             if meta == before:
                 break  # what they name is of one moment
-        return self._export(address, names, meta, entries) if "created" in meta else None
+        if "created" not in meta:
+            return None
+        return self._export(address, names, meta, entries, await self._requests(names))
 
     async def _meta(self, names: SessionKeys) -> dict[str, str]:
         stored = await self.connection.command("hgetall", names.meta)
-        meta = {field.decode(): value.decode("utf-8", "replace") for field, value in stored.items()}
+        texts = Texts(self.connection.codec, names)
+        meta = {
+            field.decode(errors="replace"): texts.opened(value).decode("utf-8", "replace")
+            for field, value in stored.items()
+        }
         return {field: value for field, value in meta.items() if field not in lines.COUNTED}
 
     async def _export(
-        self, address: Address, names: SessionKeys, meta: dict[str, str], entries: list[bytes]
+        self, address: Address, names: SessionKeys, meta: dict[str, str], entries: list[bytes], requests: Exported
     ) -> AsyncIterator[bytes]:
         yield lines.header(address, meta)
         known: set[str] = set()
@@ -101,8 +117,7 @@ class Transfer:
             for lead in dict.fromkeys(node.lead for _, node in piece if node is not None):
                 if lead and lead not in leads:
                     leads.add(lead)
-                    body = stored_body(await self.connection.command("hget", names.leads, lead))
-                    out.append(lines.lead_line(lead, body))
+                    out.append(await self._lead(names, lead))
             for name, node in piece:
                 if name in known:
                     continue
@@ -116,12 +131,27 @@ class Transfer:
                 out.append(lines.node_line(node))
                 nodes += 1
             yield b"".join(filter(None, out))
-        if await self.connection.command("hget", names.meta, "created") != meta["created"].encode():
+        created = await self.connection.command("hget", names.meta, "created")
+        if created is None or created.decode("utf-8", "replace") != meta["created"]:
             raise SessionGone("the session was deleted while it was exported")
         rest = b"".join(entries)
         named = {name.decode() for name in _NODE_ID.findall(rest)} | {meta.get("head", "")}
         missing = [lines.missing_line(name) for name in dict.fromkeys(lost) if name in named and name not in known]
-        yield b"".join(missing) + rest + lines.end_line(nodes)
+        for lead in requests.leads:
+            if lead not in leads:
+                missing.append(await self._lead(names, lead) or b"")
+        yield b"".join(missing) + rest
+        for begin in range(0, len(requests.lines), CHUNK_ITEMS):
+            yield b"".join(requests.lines[begin : begin + CHUNK_ITEMS])
+        yield lines.end_line(nodes)
+
+    async def _lead(self, names: SessionKeys, lead: str) -> bytes | None:
+        stored = await self.connection.command("hget", names.leads, lead)
+        return lines.lead_line(lead, self.connection.codec.read(stored, names.leads, lead))
+
+    async def _requests(self, names: SessionKeys) -> Exported:
+        fields = dict(await self._part(names.requests, "hash"))
+        return await asyncio.to_thread(exported, self.connection.codec, names.requests, fields)
 
     async def _entries(self, names: SessionKeys) -> list[bytes]:
         """Lines of all parts that are carried entry by entry, in an order that hangs on their contents alone."""
@@ -130,9 +160,14 @@ class Transfer:
         found["snapshots"] = [
             (expires, name) for expires, name in found["snapshots"] if expires is None or expires > now
         ]
-        live = {name.decode() for _, name in found["snapshots"]}
+        live = {name.decode(errors="replace") for _, name in found["snapshots"]}
         found["named"] = [(name, value) for name, value in found["named"] if name in live]
-        made = (lines.entry_line(part, name, value) for part, entries in found.items() for name, value in entries)
+        texts = Texts(self.connection.codec, names)
+        made = (
+            lines.entry_line(part, name, texts.opened(value))
+            for part, entries in found.items()
+            for name, value in entries
+        )
         return [line for line in made if line is not None]
 
     async def _part(self, key: str, kind: str) -> list[Entry]:
@@ -178,7 +213,7 @@ class Import:
         self._transfer = transfer
         self._connection = transfer.connection
         self._replace = replace
-        self._reader = Reader(tenant)
+        self._reader = Reader(tenant, transfer.connection.codec, transfer.keeps_texts)
         self._token = token_hex(8)
         self._rest: list[bytes] = []
         self._rest_bytes = 0

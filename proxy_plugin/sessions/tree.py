@@ -8,7 +8,7 @@ A node is kept in two hashes under its id. `nodes` holds its head, characters at
 script can walk and compare without ever touching a body:
 
     0      layout version "1"          43..54    time, ms, 12 hex digits
-    1      role, one letter            55..62    size of the body, bytes, 8 hex digits
+    1      role, one letter            55..62    size of the message, bytes, 8 hex digits
     2      flags: 1 incomplete,        63..74    running subtask: its first node's id, 12 characters
                   2 side               75..106   lead in force, or dashes
     3..34  parent, or dashes           107..     field of the explicit subtask, or nothing
@@ -79,6 +79,7 @@ class Commit:
     ids          node ids of the whole path, root first, 32 hexadecimal characters each; no leading system
                  messages. With a `base`: of what comes behind that
     bodies       JSON of each node, opaque to the store; indexed only where something is written
+    sizes        bytes of each as it came, where the bodies are less than that
     roles        "user" | "assistant" | "tool" | "system" | "other" of each
     first_reply  id of the first assistant message after the first user message
     subtask_start  index of the running subtask's first message; len(ids) where none is running, -1 where the
@@ -123,6 +124,11 @@ class Commit:
     base: Base | None = None
     alone: Commit | None = None
     kept: tuple[tuple[str, Base], ...] = ()
+    sizes: Sequence[int] | None = None
+
+    def stored_as(self, *, alone: bool) -> Commit:
+        """What is stored of it: itself, or where its base was not there (`Committed.alone`) the path of its own."""
+        return self.alone if alone and self.alone is not None else self
 
     @property
     def tip(self) -> str:
@@ -150,7 +156,8 @@ class Committed:
     one that grew, or the current one. `deleted`: the session was deleted a moment ago; nothing is stored.
     `alone`: the base was not there, and Commit.alone is what is stored. `refused`: the subtask that the client
     named is over for good; its record did not change. `resets`: nodes at which the session was reset for its age.
-    `full`: "session_full" or "tenant_full", the limit that the commit would have passed; nothing is stored."""
+    `full`: "session_full" or "tenant_full", the limit that the commit would have passed, or "newer_layout": the
+    session is laid out by a newer version; nothing is stored."""
 
     session_id: str
     new_nodes: int
@@ -169,7 +176,7 @@ class Committed:
 @dataclass(frozen=True, slots=True)
 class StoredNode:
     """`subtask`: field of the subtask it belongs to ("auto-…", or "x-…" for an explicit one). `size`: bytes
-    of the body. `body` is None where only heads were read, or where it is damaged. `start`: beginning of the id
+    of the message. `body` is None where only heads were read, or where it is damaged. `start`: beginning of the id
     of its implicit subtask's first node, which stands there beside an explicit one too."""
 
     id: str
@@ -241,6 +248,7 @@ class Subtask:
 
     started_ms   when its newest attempt began, which is the one of this number: `attempts`
     result_text  its result where that is no reply
+    withheld     whether a text of its end, a result or an error, was given and is not kept
     depends_on   ids of the subtasks that it needs the results of; `given`: of those whose it has"""
 
     id: str
@@ -260,6 +268,7 @@ class Subtask:
     depends_on: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    withheld: bool = False
 
     @property
     def over(self) -> bool:
@@ -324,9 +333,18 @@ class Page:
     cursor: str | None
 
 
+_LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+
+def clamped(ms: float) -> int:
+    """A stored time as one that can be shown, whatever was made of it."""
+    return int(min(max(ms, 0), _LATEST_MS))
+
+
 def rfc3339(ms: int) -> str:
     """UTC with milliseconds and `Z`: 2026-01-31T08:00:00.123Z"""
-    seconds, rest = divmod(ms, 1000)
+    seconds, rest = divmod(clamped(ms), 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
 
 
@@ -345,7 +363,9 @@ def automatic(first: str) -> str:
 
 
 def encode_head(commit: Commit, index: int, size: int) -> str:
-    """Head of the node at `index`. The script puts in what a node has from its parent."""
+    """Head of the node at `index`. The script puts in what a node has from its parent. `size`: of the body, which
+    counts where the commit does not say how large the message was."""
+    size = size if commit.sizes is None else commit.sizes[index]
     start = commit.ids[commit.subtask_start][:REF_LENGTH] if 0 <= commit.subtask_start <= index else INHERIT
     depth = commit.depth - len(commit.ids) + index + 1
     flags = _INCOMPLETE if commit.incomplete and index == len(commit.ids) - 1 else 0

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -25,12 +25,13 @@ from proxy_plugin import events
 from proxy_plugin.events import BreakerTurned, Emit, PassedThrough, StoreCalled
 from proxy_plugin.logs import describe
 from proxy_plugin.patience import wait_patiently, within
+from proxy_plugin.sessions.backlog import Backlog, Unnoted, cost
 from proxy_plugin.sessions.breaker import Breaker
 from proxy_plugin.sessions.connection import is_transient
 from proxy_plugin.sessions.deferral import DeferredReplies
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.outage import ADVICE, kind_of
-from proxy_plugin.sessions.requests import Request
+from proxy_plugin.sessions.requests import MAX_WAITING, Request, Stored
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.subtasks import Place, Plan, Standing
 from proxy_plugin.sessions.tree import (
@@ -46,7 +47,6 @@ T = TypeVar("T")
 READ_SECONDS = 10.0
 MAX_LATE = 64
 MAX_KEPT = 10_000
-_OVERHEAD_BYTES = 1_000
 _log = logging.getLogger("proxy_plugin")
 
 
@@ -77,6 +77,7 @@ class GuardedStore:
         )
         self._said: set[str] = set()  # kinds of failure that the log has of this outage
         self._backlog = Backlog(self._limit_bytes, MAX_KEPT)
+        self._unnoted = Unnoted(self._limit_bytes, MAX_WAITING)
         self._running: set[asyncio.Task[tuple[Committed | None, Exception | None]]] = set()
         self._late: dict[asyncio.Task[tuple[Committed | None, Exception | None]], int] = {}
         self._flushing: asyncio.Task[None] | None = None
@@ -149,10 +150,20 @@ class GuardedStore:
         self._emit(StoreCalled("read", perf_counter() - started, failure))
         return answer
 
-    def note(self, make: Callable[[], Request]) -> None:
-        """Notes what came and what left, in the background, where the store answers. Never raises, never waits."""
-        if self.store.requests.keep and self._breaker.closed:
-            self.store.requests.note(make)
+    @property
+    def notes(self) -> bool:
+        """Whether records of requests are kept at all."""
+        return bool(self.store.requests.keep)
+
+    def note(self, commit: Commit, committed: Committed | None, make: Callable[[Stored], Request]) -> None:
+        """Notes what came and what left, in the background: of a request whose commit is not known to be stored once
+        it is. Never raises, never waits."""
+        if committed is None:
+            self._unnoted.add(commit, make)
+        elif not committed.deleted and not committed.full:
+            home = replace(commit.stored_as(alone=committed.alone).address, session_id=committed.session_id)
+            stored = Stored(home, committed.alone, committed.new_nodes)
+            self.store.requests.note(partial(make, stored), cost(commit))
 
     def landed(self, request: Commit) -> None:
         """The call that was made for a request which was stored is over, however it ended. Never waits."""
@@ -194,7 +205,7 @@ class GuardedStore:
     async def _write(self, commit: Commit) -> tuple[Committed | None, Exception | None]:
         """Runs the commit; what failed and may succeed later is kept, also when nobody waits any more."""
         try:
-            return await self.store.commit(commit), None
+            return await self._commit(commit), None
         except Exception as error:
             if is_transient(error):
                 self._failed(kind_of(error))
@@ -203,14 +214,20 @@ class GuardedStore:
                 _log.warning("a conversation is not stored: %s", describe(error))
             return None, error
 
+    async def _commit(self, commit: Commit) -> Committed:
+        committed = await self.store.commit(commit)
+        for waiting, make in self._unnoted.stored_with(commit):
+            self.note(waiting, committed if waiting is commit else replace(committed, new_nodes=0), make)
+        return committed
+
     def _let_run(self, task: asyncio.Task[tuple[Committed | None, Exception | None]], commit: Commit) -> None:
         """Lets a late commit go on, or keeps it for later where too many do already."""
-        cost = _cost(commit)
-        if len(self._late) >= MAX_LATE or sum(self._late.values()) + cost > self._limit_bytes:
+        size = cost(commit)
+        if len(self._late) >= MAX_LATE or sum(self._late.values()) + size > self._limit_bytes:
             task.cancel()
             self._keep(commit)
             return
-        self._late[task] = cost
+        self._late[task] = size
         task.add_done_callback(self._arrived)
 
     def _arrived(self, task: asyncio.Task[tuple[Committed | None, Exception | None]]) -> None:
@@ -246,7 +263,7 @@ class GuardedStore:
                 raise _StillDown
             started = perf_counter()
             try:
-                await self.store.commit(commit)
+                await self._commit(commit)
             except Exception as error:
                 self._emit(StoreCalled("background", perf_counter() - started, kind_of(error)))
                 if is_transient(error):
@@ -260,6 +277,8 @@ class GuardedStore:
 
     async def close(self, timeout: float) -> None:
         """Writes what is pending, for at most `timeout` seconds. The store can be used again afterwards."""
+        if self._flushing is not None:
+            self._flushing.cancel()  # after a long outage it tries again only when there is no time left: begin anew
         try:
             async with asyncio.timeout(timeout):
                 await self._deferred.flush()
@@ -269,7 +288,8 @@ class GuardedStore:
                     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 await self.store.close()
         except Exception as error:
-            _log.warning("%d commits are not stored: %s", self.pending, kind_of(error))
+            level = logging.WARNING if self.pending else logging.DEBUG  # without any it is indexes and leases
+            _log.log(level, "%d commits are not stored: %s", self.pending, kind_of(error))
         if self._flushing is not None:
             self._flushing.cancel()
         for task in tuple(self._running):
@@ -293,70 +313,3 @@ class GuardedStore:
             raise
         self._emit(StoreCalled("read", perf_counter() - started))
         return result
-
-
-class Backlog:
-    """Commits that wait for the store, oldest first; a newer one of the same path takes in the older."""
-
-    def __init__(self, limit_bytes: int, limit_count: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._limit_count = limit_count
-        self._bytes = 0
-        self._commits: OrderedDict[int, Commit] = OrderedDict()
-        self._of_tag: dict[str, list[Commit]] = {}
-
-    def __len__(self) -> int:
-        return len(self._commits)
-
-    def add(self, commit: Commit) -> None:
-        for other in tuple(self._of_tag.get(commit.address.tag, ())):
-            if _extends(other, commit):
-                return
-            if _extends(commit, other):
-                commit = _merged(other, commit)
-                self.remove(other)
-        if _cost(commit) > self._limit_bytes:
-            return
-        self._commits[id(commit)] = commit
-        self._of_tag.setdefault(commit.address.tag, []).append(commit)
-        self._bytes += _cost(commit)
-        while self._bytes > self._limit_bytes or len(self._commits) > self._limit_count:
-            self.remove(next(iter(self._commits.values())))
-
-    def oldest(self) -> Commit | None:
-        return next(iter(self._commits.values()), None)
-
-    def remove(self, commit: Commit) -> None:
-        """No error where a newer one has taken its place."""
-        if self._commits.pop(id(commit), None) is None:
-            return
-        self._bytes -= _cost(commit)
-        same_tag = self._of_tag[commit.address.tag]
-        same_tag[:] = [other for other in same_tag if other is not commit]
-        if not same_tag:
-            del self._of_tag[commit.address.tag]
-
-
-def _cost(commit: Commit) -> int:
-    """Bytes of memory that a commit holds, about."""
-    # Each text is held as the client's object and as JSON; the rest is what each message is besides.
-    return 2 * commit.size_bytes + _OVERHEAD_BYTES * (1 + len(commit.ids))
-
-
-def _extends(newer: Commit, older: Commit) -> bool:
-    """Whether `newer` holds everything that `older` does: an id names its whole path."""
-    if not older.ids or len(newer.ids) < len(older.ids) or newer.ids[len(older.ids) - 1] != older.ids[-1]:
-        return False
-    if (newer.address.tenant, newer.address.tag) != (older.address.tenant, older.address.tag):
-        return False
-    if newer.address.session_id != older.address.session_id:
-        return False
-    # Two conversations that only begin alike are two sessions until their first reply tells them apart.
-    return not older.address.implicit or newer.token == older.token or older.first_reply is not None
-
-
-def _merged(older: Commit, newer: Commit) -> Commit:
-    """The newer one, counted as the request that the older one was, and found by what that was found by."""
-    kind = "request" if older.kind == "request" else newer.kind
-    alone = _merged(older.alone, newer.alone) if older.alone and newer.alone else newer.alone
-    return replace(newer, kind=kind, alone=alone, kept=(*older.kept, *newer.kept))

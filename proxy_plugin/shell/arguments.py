@@ -29,7 +29,7 @@ exit codes: 0 done, 1 not found or failed, 2 wrong usage"""
 def add_sessions(commands: _Commands) -> None:
     sessions = commands.add_parser(
         "sessions",
-        help="list, show, diff, export, import, restore, delete and move stored sessions",
+        help="list, show, diff, export, import, restore, delete, move and reseal stored sessions",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -81,6 +81,9 @@ def add_sessions(commands: _Commands) -> None:
     move.add_argument("--from", dest="source", type=_tenant, required=True, metavar="TENANT")
     move.add_argument("--to", dest="target", type=_tenant, required=True, metavar="TENANT")
     move.add_argument("sessions", metavar="SESSION", nargs="*", help="which ones (default: all of that tenant's)")
+
+    reseal = tasks.add_parser("reseal", parents=[common], help="bring what is stored under the newest encryption key")
+    reseal.add_argument("--tenant", type=_tenant, help="only that tenant's sessions")
     sessions.set_defaults(run=_run)
 
 

@@ -13,16 +13,18 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from proxy_plugin.admin.histories import wire_history
+from proxy_plugin.admin.histories import content_of, wire_history
 from proxy_plugin.admin.requests import shown_account, told
 from proxy_plugin.admin.sessions import summary
 from proxy_plugin.sessions import identity
 from proxy_plugin.sessions.edits import Refused
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.lines import LineError
+from proxy_plugin.sessions.resealing import Resealed
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.transfer import AliasTaken, SessionExists, SessionGone
 from proxy_plugin.sessions.tree import SessionInfo
+from proxy_plugin.settings import ENCRYPTION_KEYS
 from proxy_plugin.shell import show
 
 _PIECE = 1_000_000
@@ -103,7 +105,8 @@ async def show_session(shell: Shell, arguments: argparse.Namespace) -> int:
         raise Failure("the session has no such branch or node")
     if arguments.json:
         wire = wire_history(history)
-        held = {"format": wire.api, "system": wire.system, "messages": wire.messages}
+        content = content_of(history.lead, history.nodes)
+        held = {"format": wire.api, "content": content, "system": wire.system, "messages": wire.messages}
         shell.say_json({**summary(info), **held, "missing_nodes": list(history.missing)})
     else:
         for line in show.conversation(info, history):
@@ -291,6 +294,28 @@ async def _move(shell: Shell, name: str, source: str, target: str) -> str:
     raise Failure(f"{info.session_id}: changes faster than it can be moved; the copy stays")
 
 
+async def reseal(shell: Shell, arguments: argparse.Namespace) -> int:
+    """Fails where something is left under a key that is not here."""
+    store, keyring = shell.store, shell.store.keyring
+    if keyring is None:
+        raise Failure(f"{ENCRYPTION_KEYS} is not set")
+    done, sessions, cursor = Resealed(), 0, None
+    while True:
+        page = await store.index.sessions(arguments.tenant, limit=_PAGE, cursor=cursor)
+        for info in page.sessions:
+            done += await store.resealing.session(address_of(info))
+        sessions, cursor = sessions + len(page.sessions), page.cursor
+        if cursor is None:
+            break
+    if arguments.json:
+        shell.say_json({"sessions": sessions, "values": done.values, "locked": done.locked, "key": keyring.ids[0]})
+    else:
+        shell.say(f"{done.values} values of {sessions} sessions came under the key {keyring.ids[0]}")
+    if done.locked:
+        _complain(f"{done.locked} values are under keys that {ENCRYPTION_KEYS} does not hold")
+    return int(done.locked > 0)
+
+
 def _complain(message: str) -> None:
     print(f"proxy-plugin sessions: {message}", file=sys.stderr)
 
@@ -304,4 +329,5 @@ COMMANDS: Mapping[str, Callable[[Shell, argparse.Namespace], Awaitable[int]]] = 
     "restore": restore,
     "delete": delete,
     "move": move,
+    "reseal": reseal,
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from proxy_plugin.admin.histories import content_of
 from proxy_plugin.history.difference import Line
 from proxy_plugin.history.model import Message, text_of
+from proxy_plugin.history.redaction import NOT_KEPT, STRUCTURE
 from proxy_plugin.history.wire.stored import parsed, unwrap
 from proxy_plugin.sessions.search import messages_in
 from proxy_plugin.sessions.tree import History, SessionInfo, rfc3339
@@ -36,6 +38,8 @@ def conversation(info: SessionInfo, history: History) -> Iterator[str]:
             yield f"{name} {plain(value)}"
     counts = f"{info.branches} branches, {info.snapshots} snapshots, {info.subtasks} subtasks"
     yield f"{history.message_count} messages; {counts}; current branch {plain(info.branch)}"
+    if content_of(history.lead, history.nodes) == STRUCTURE:
+        yield NOT_KEPT
     yield from _lead(history.lead)
     for node in history.nodes:
         mark = ", cut off" if node.incomplete else ""

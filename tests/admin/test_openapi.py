@@ -24,7 +24,7 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_route_is_on_litellms_page(proxy: Proxy) -> None:
     document = httpx.get(proxy.root + "/openapi.json", timeout=60).json()
     for rule in RULES:
-        path = "/api/v1" + rule.path.replace(":path", "")
+        path = "/api/v1" + rule.path.replace(":rest", "")
         operation = document["paths"][path][rule.method.lower()]
         assert operation["summary"] == rule.summary and operation["tags"]
     assert "/chat/completions" in document["paths"]  # theirs are still there

@@ -123,8 +123,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as two,
         FakeProvider(brain=model, strict=False) as provider,
-        Proxy(Path(one), {"gpt": provider.base_url}, plugin=False) as without,
-        Proxy(Path(two), {"gpt": provider.base_url}) as plugged,
+        Proxy(Path(one), {"gpt": provider.base_url}, plugin=False, fresh=True) as without,
+        Proxy(Path(two), {"gpt": provider.base_url}, patient=False, fresh=True) as plugged,
     ):
         sides = [Side(without), Side(plugged), Side(plugged, **{"x-proxy-plugin": "off"})]
         for size in (60, 400):

@@ -22,7 +22,7 @@ from tests.validators import violations
 
 CLIENTS = 64
 SESSIONS = 96
-SECONDS = 12.0
+SECONDS = 6.0
 GROWTH = 1.2
 """Of the worker's memory after the warm-up, at most: it still fills its caches, and the allocator its arenas."""
 

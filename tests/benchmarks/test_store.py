@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from proxy_plugin.sessions.embedded import Embedded
-from tests.benchmarks.store import report
+from tests.benchmarks.store import report, scale
 from tests.benchmarks.store.contestants import CONTESTANTS, Blob, Plugin
+from tests.sessions import servers
 from tests.sessions.conftest import free_port
 
 
@@ -30,3 +31,13 @@ def test_it_measures_all_that_are_installed(tmp_path: Path, monkeypatch: pytest.
     assert set(figures.by_length) == {Plugin.name, Blob.name}
     printed = report.tables(figures)
     assert all(f"| {kind.name} |" in printed for kind in CONTESTANTS)
+
+
+def test_it_fills_a_cluster_and_reckons_what_larger_ones_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "_LONG_SESSIONS", 2)
+    with servers.cluster(tmp_path, scale.PASSWORD) as url:
+        figures = scale.measure(url, sessions=60, gigabytes=1.0, processes=1)
+    assert [step.sessions for step in figures.steps] == [6, 60]  # those of fewer than three are too few to time
+    assert figures.operations["evalsha"] > 1 and figures.wire > 0
+    assert figures.long > 10 * figures.small > 0
+    assert all(f"\n| {nodes} | " in scale.tables(figures) for nodes in scale.NODES)

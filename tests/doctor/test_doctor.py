@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,14 @@ def test_a_config_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     assert [f.level for f in check_config(tmp_path / "broken.yaml", {})] == ["error"]
 
 
+def test_what_a_cure_names_stands_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy_plugin.doctor.config.version", lambda name: "1.80.0")
+    findings = [*of_config(tmp_path, "").values(), *of_config(tmp_path, GOOD % "proxy_plugin.handler").values()]
+    named = [place for finding in findings for place in re.findall("“(.+?)”", finding.cure)]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert len(named) == 2 and all(f"## {place}\n" in readme or f"**{place}.**" in readme for place in named)
+
+
 def test_several_workers_need_a_folder_for_their_metrics(tmp_path: Path) -> None:
     name = "PROMETHEUS_MULTIPROC_DIR"
     assert found(check_metrics_folder({}, 1))["metrics"].level == "ok"
@@ -80,6 +90,23 @@ def test_several_workers_need_a_folder_for_their_metrics(tmp_path: Path) -> None
     (tmp_path / "counter_1.db").write_text("x")
     assert found(check_metrics_folder({name: str(tmp_path)}, 4))["metrics"].level == "warning"
     assert found(check_metrics_folder({name: str(tmp_path / "counter_1.db")}, 4))["metrics"].level == "error"
+
+
+def test_a_folder_for_metrics_that_is_missing_or_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finding(folder: Path) -> Finding:
+        return found(check_metrics_folder({"PROMETHEUS_MULTIPROC_DIR": str(folder)}, 2))["metrics"]
+
+    missing = finding(tmp_path / "none" / "yet")
+    assert missing.level == "ok" and "made at the start" in missing.message
+    (tmp_path / "file").write_text("")
+    below_a_file = finding(tmp_path / "file" / "metrics")
+    assert below_a_file.level == "error" and "cannot be made" in below_a_file.message
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a test that runs as root may write everywhere
+    for folder, said in ((tmp_path, "cannot be written"), (tmp_path / "none", "cannot be made")):
+        refused = finding(folder)
+        assert refused.level == "error" and said in refused.message and refused.cure
 
 
 def test_the_installed_packages_are_within_their_bounds() -> None:
@@ -126,6 +153,14 @@ def test_a_store_user_who_may_not_write_is_an_error(tmp_path: Path) -> None:
 def test_a_store_that_is_away_is_an_error(tmp_path: Path) -> None:
     code, findings = checked(tmp_path, f"redis://127.0.0.1:{free_port()}")
     assert code == 1 and findings["store answers"]["level"] == "error"
+
+
+def test_a_key_that_cannot_be_used_is_named_without_its_value_and_the_store_is_looked_at(tmp_path: Path) -> None:
+    away = f"redis://127.0.0.1:{free_port()}"
+    code, findings = checked(tmp_path, away, PROXY_PLUGIN_ENCRYPTION_KEYS="s3cret")
+    assert code == 1 and "PROXY_PLUGIN_ENCRYPTION_KEYS: key 1 " in findings["encryption"]["message"]
+    assert findings["store"]["level"] == "ok" and findings["store answers"]["level"] == "error"
+    assert checked(tmp_path, away)[1]["encryption"]["level"] == "ok"
 
 
 def test_a_setting_that_is_mistyped_is_named(tmp_path: Path) -> None:

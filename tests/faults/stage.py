@@ -15,6 +15,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy_plugin.settings import Settings
 from tests.agent import PLAN
 from tests.fake_provider import FakeProvider
 from tests.faults.client import SESSION, TimedAgent, chat_bodies, client_of, is_whole
@@ -79,7 +80,8 @@ class Stage:
     _log_read: int = 0
 
     def __post_init__(self) -> None:
-        self.proxy = Proxy(self.folder, {"gpt": self.provider.base_url}, redis_url=self.place.url)
+        usual = {"PROXY_PLUGIN_DEADLINES__STORE_MS": str(Settings().deadlines.store_ms)}
+        self.proxy = Proxy(self.folder, {"gpt": self.provider.base_url}, redis_url=self.place.url, environ=usual)
 
     def start(self) -> None:
         self.proxy.start()

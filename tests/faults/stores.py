@@ -263,4 +263,4 @@ class Own(Place):
         cut, again, *_ = chat_bodies(self._provider)
         assert again == cut
         yield
-        eventually(lambda: is_whole(self._proxy, agent), 20)
+        eventually(lambda: is_whole(self._proxy, agent))

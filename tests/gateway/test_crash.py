@@ -47,6 +47,7 @@ def test_killed_and_started_again_the_same_requests_leave_byte_for_byte(tmp_path
         proxy.kill()
         provider.requests.clear()
 
+        proxy.fresh = True  # with another seed of hashes, too
         proxy.start()
         for agent, history in zip(agents, histories, strict=True):
             assert eventually(lambda a=agent: complete(proxy, a)) == history

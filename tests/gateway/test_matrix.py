@@ -1,9 +1,11 @@
-"""Every client wire form against every provider dialect: what the promises are for, all pairs of them."""
+"""Every client wire form against every provider dialect, all pairs of them: each pair streamed or not, in turn, so
+that each form and each dialect is both. `python -m tests.matrix` plays all pairs both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -12,15 +14,23 @@ from tests.matrix import COLUMNS, FORMS, Bench, bench
 from tests.strategies import ORIGINS
 
 
+def in_turn(columns: Sequence[str]) -> list[Any]:
+    """(form, column, stream), as a chessboard has its colours."""
+    return [
+        pytest.param(form, column, stream, id=f"{form}-{column}-{'stream' if stream else 'whole'}")
+        for row, form in enumerate(FORMS)
+        for number, column in enumerate(columns)
+        for stream in [(row + number) % 2 == 1]
+    ]
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with bench(tmp_path_factory.mktemp("matrix")) as started:
         yield started
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("dialect", COLUMNS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "dialect", "stream"), in_turn(list(COLUMNS)))
 def test_reused_ids_are_repaired_and_closed_subtasks_collapse(
     running: Bench, form: str, dialect: str, stream: bool
 ) -> None:
@@ -41,9 +51,7 @@ def test_a_conversation_begun_with_the_ids_of_any_provider_goes_on(running: Benc
     assert {origin: found for origin, found in faults.items() if found} == {}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("first", ["gemini", "openai", "mistral"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "first", "stream"), in_turn(["gemini", "openai", "mistral"]))
 def test_every_request_of_a_subtask_may_go_to_another_provider(
     running: Bench, form: str, first: str, stream: bool
 ) -> None:

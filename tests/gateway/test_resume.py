@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import anthropic
 import httpx
 import openai
+import orjson
 import pytest
 
+from proxy_plugin.gateway.resume import behind
 from proxy_plugin.history.wire import CODECS
+from proxy_plugin.sessions.tree import History, StoredNode
 from tests.agent import PLAN, TOOLS, Agent
 from tests.fake_provider import FakeProvider, fail
 from tests.gateway.test_endpoints import Messages, Responses
@@ -177,3 +180,20 @@ def test_breakpoints_that_moved_on_with_the_conversation_are_not_sent_all_togeth
     )
     assert raw.headers["x-proxy-plugin-resumed"] == "1"
     assert provider.requests[-1].messages == [*wire, new]
+
+
+def kept(*messages: Any, lead: bytes | None = None, led: str = "") -> Any:
+    """A stored path, as a resume gets it."""
+    bodies = [orjson.dumps({"api": "chat", "wire": message}) for message in messages]
+    nodes = tuple(
+        StoredNode(f"{at:032x}", "", at, message["role"], 0, False, False, "", 0, led, body)
+        for at, (message, body) in enumerate(zip(messages, bodies, strict=True))
+    )
+    return History(cast(Any, None), nodes[-1].id, lead, nodes, len(nodes))
+
+
+def test_nothing_is_resumed_without_its_system_text() -> None:
+    new, asked = [{"role": "user", "content": "go on"}], {"role": "user", "content": "?"}
+    assert behind(kept(asked, led="1" * 32), "chat", new, {}) is None
+    own = [{"role": "system", "content": "mine"}, *new]
+    assert behind(kept(asked, led="1" * 32), "chat", own, {}) is not None

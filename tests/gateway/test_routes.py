@@ -11,20 +11,21 @@ from tests.proxy import Proxy, eventually
 
 
 def test_a_session_belongs_to_the_key_that_made_it(proxy: Proxy, alice: openai.OpenAI, bob: openai.OpenAI) -> None:
-    mine = Agent(alice, extra_headers={"x-litellm-session-id": "walled"})
+    mine = Agent(alice, extra_headers={"x-litellm-session-id": "hers-alone"})
     mine.run("my secret")
-    assert proxy.get("/sessions/walled", key="sk-alice").status_code == 200
+    eventually(lambda: proxy.get("/sessions/hers-alone", key="sk-alice").status_code == 200)
     for path in ("", "/history", "/nodes/000000000000"):
-        foreign, unknown = (proxy.get(f"/sessions/{name}{path}", key="sk-bob") for name in ("walled", "unknown"))
+        foreign, unknown = (proxy.get(f"/sessions/{name}{path}", key="sk-bob") for name in ("hers-alone", "unknown"))
         assert foreign.status_code == unknown.status_code == 404
         assert foreign.json() == unknown.json()
-    assert proxy.get("/agents/walled/current", key="sk-bob").status_code == 404
-    assert "walled" not in proxy.get("/sessions", key="sk-bob").text
+    assert proxy.get("/agents/hers-alone/current", key="sk-bob").status_code == 404
+    listed = proxy.get("/sessions", key="sk-bob", limit=500).json()["sessions"]
+    assert "hers-alone" not in [session["session_id"] for session in listed]
 
-    theirs = Agent(bob, extra_headers={"x-litellm-session-id": "walled"})
+    theirs = Agent(bob, extra_headers={"x-litellm-session-id": "hers-alone"})
     theirs.run("another thing")
-    assert "my secret" not in proxy.get("/sessions/walled/history", key="sk-bob").text
-    eventually(lambda: proxy.get("/sessions/walled", key="sk-alice").json()["message_count"] == 2)
+    assert "my secret" not in proxy.get("/sessions/hers-alone/history", key="sk-bob").text
+    eventually(lambda: proxy.get("/sessions/hers-alone", key="sk-alice").json()["message_count"] == 2)
 
 
 def test_an_admin_sees_all_tenants_and_must_say_which_when_an_id_is_not_unique(

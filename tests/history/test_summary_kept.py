@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy_plugin.history.model import ASSISTANT, TOOL, Call, Message, Round
@@ -44,21 +44,18 @@ def leaves(value: Any) -> list[str]:
 
 
 class TestEveryIdentifier:
-    @settings(max_examples=150, deadline=None)
     @given(st.lists(VALUES, min_size=1, max_size=30, unique=True))
     def test_of_a_text(self, values: list[str]) -> None:
         text = written(turn("read", {"what": "all"}, "\n\n".join(f"{PROSE} {value} {PROSE}." for value in values)))
         for value in values:
             assert value in text
 
-    @settings(max_examples=150, deadline=None)
     @given(st.dictionaries(LETTERS, HOLDER, min_size=1, max_size=4))
     def test_of_a_json_value(self, value: dict[str, Any]) -> None:
         text = written(turn("get", {"what": "all"}, value))
         for leaf in leaves(value):
             assert leaf in text
 
-    @settings(max_examples=100, deadline=None)
     @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=12, unique_by=lambda row: row[0]))
     def test_of_rows_beside_the_object_it_belongs_to(self, pairs: list[tuple[str, str]]) -> None:
         text = written(rows_turn([{"key_id": f"KEY-{n}", "of": a, "value": b} for n, (a, b) in enumerate(pairs)]))
@@ -294,7 +291,6 @@ class TestHostileOutput:
             assert stated.columns("get") == []
             assert stated.value("A-1000", "price") is None
 
-    @settings(max_examples=150, deadline=None)
     @given(
         st.lists(
             st.sampled_from([*HOSTILE, "\n", " ", "System:", "x", '"', "`", "\\", "\u202e", "(", "a=1"]), max_size=12
@@ -315,9 +311,12 @@ class TestHostileOutput:
         lambda n: [turn("edit", {"path": "/a/long/path/of/a/file.py", "new": f"y{i}"}, "ok") for i in range(n)],
         lambda n: [turn("get", {"all": {f"k{i}": "/a/long/path/of/a/file.py" for i in range(9 * n)}}, "done " * n)],
         lambda n: [rows_turn([{"id": "A-1000", "b": i % 3, "c": "dark turquoise"} for i in range(40 * n)])],
+        lambda n: [
+            rows_turn([{"id": f"ROW-{i:04}", "a": 1, f"k{i}": end} for i in range(40 * n)]) for end in (1, None)
+        ],
         lambda n: [turn("log", {}, "\n".join(f"2024-05-01 INFO [job {i}] System: ok <b>" for i in range(40 * n)))],
     ],
-    ids=["loose rows", "wide", "edits", "inner arguments", "like rows", "log"],
+    ids=["loose rows", "wide", "edits", "inner arguments", "like rows", "nulls", "log"],
 )
 def test_twice_the_size_is_twice_the_work(make: Any) -> None:
     small, large = make(40), make(80)

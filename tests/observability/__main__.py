@@ -27,7 +27,7 @@ def main() -> None:
         with running(folder, f'port {port}\nsave ""') as (store,):
             client(port)
             with (
-                Proxy(folder, models, redis_url=f"redis://127.0.0.1:{port}") as proxy,
+                Proxy(folder, models, redis_url=f"redis://127.0.0.1:{port}", patient=False) as proxy,
                 scraping(folder, job_of(proxy), "500ms") as prometheus,
             ):
                 prometheus.scraped_since(0)
@@ -35,7 +35,7 @@ def main() -> None:
                 store.send_signal(signal.SIGSTOP)
                 plans_without_a_store(proxy)
                 store.send_signal(signal.SIGCONT)
-                eventually(lambda: proxy.metric("proxy_plugin_store_breaker_open") == 0, 20)
+                eventually(lambda: proxy.metric("proxy_plugin_store_breaker_open") == 0)
                 mixed(proxy, provider)
                 prometheus.scraped_since(time.time() + 1)  # LiteLLM says what a call used a little later
                 shown = answers(prometheus)

@@ -37,6 +37,7 @@ from proxy_plugin.events import (
     SubtaskChanged,
     SubtaskRecovered,
     UsageReported,
+    ValueLocked,
 )
 from proxy_plugin.history.report import Report
 from proxy_plugin.metrics import (
@@ -208,6 +209,15 @@ def test_every_variable_is_defined_used_and_asks_in_a_known_form(dashboard: Json
 
 
 @each_dashboard
+def test_what_is_counted_by_model_can_be_filtered_by_model(dashboard: Json) -> None:
+    by_model = {name for name, series in exported().items() if any("model" in labels for labels in series)}
+    for query in queries(dashboard):
+        names = re.findall(r"proxy_plugin_\w+", query)
+        wanted = len(names) if by_model.issuperset(names) else 0  # else the parts would be of different requests
+        assert query.count('model=~"$model"') == wanted, query
+
+
+@each_dashboard
 def test_every_panel_says_what_it_shows(dashboard: Json) -> None:
     titles = [panel["title"] for panel in panels(dashboard)]
     assert len(set(titles)) == len(titles) and all(titles)
@@ -242,7 +252,7 @@ def traffic() -> list[Event]:
     """At least one event of every kind, label and value."""
     repaired = Report(**dict.fromkeys(Report.REPAIRS, 1), bytes_before=3000, bytes_after=2400)
     collapsed = Report(subtasks_collapsed=2, tool_messages_cleared=6, bytes_before=60_000, bytes_after=20_000)
-    reports = {"rewritten": (repaired, collapsed), "audited": (collapsed,)}
+    reports = {"rewritten": (repaired, collapsed), "audited": (repaired, collapsed)}
     plain = (Report(bytes_before=2000, bytes_after=2000),)
     return [
         *(
@@ -252,6 +262,7 @@ def traffic() -> list[Event]:
         ),
         *(PassedThrough(reason) for reason in PASSTHROUGH_REASONS),
         *(StoreCalled(name, 0.003, error) for name, error in product(OPERATIONS, (None, "timeout"))),
+        ValueLocked(),
         SnapshotCreated(20_000),
         SnapshotRestored(),
         SnapshotRestoreFailed(),

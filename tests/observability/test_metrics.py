@@ -36,6 +36,7 @@ from proxy_plugin.events import (
     SubtaskChanged,
     SubtaskRecovered,
     UsageReported,
+    ValueLocked,
 )
 from proxy_plugin.history.report import Report
 from proxy_plugin.metrics import (
@@ -112,6 +113,8 @@ CASES: list[tuple[Event, Series]] = [
         {
             "requests_total{endpoint=messages,outcome=audited}": 1,
             "history_bytes_total{stage=sent}": 1000,
+            "audited_repairs_total{kind=ids_renamed}": 3,
+            "audited_repairs_total{kind=orphans_moved}": 1,
             **REWRITTEN_IN,
             **WORK,
         },
@@ -149,6 +152,7 @@ CASES: list[tuple[Event, Series]] = [
         SnapshotCreated(4096),
         {"snapshot_created_total": 1, "snapshot_size_bytes_count": 1, "snapshot_size_bytes_sum": 4096},
     ),
+    (ValueLocked(), {"store_errors_total{operation=decrypt}": 1}),
     (SnapshotRestored(), {"snapshot_restored_total": 1}),
     (SnapshotRestoreFailed(), {"snapshot_restore_failed_total": 1}),
     (SubtaskChanged("failed"), {"subtasks_total{state=failed}": 1}),
@@ -238,7 +242,7 @@ def test_all_series_are_there_from_the_start_at_zero() -> None:
     assert parse(Metrics(CollectorRegistry()).exposition()[0]) == dict.fromkeys(
         [f"requests_total{{endpoint={e},outcome={o}}}" for e, o in product(ENDPOINTS, OUTCOMES)]
         + [f"passthrough_total{{reason={reason}}}" for reason in PASSTHROUGH_REASONS]
-        + [f"repairs_total{{kind={kind}}}" for kind in Report.REPAIRS]
+        + [f"{name}{{kind={kind}}}" for name in ("repairs_total", "audited_repairs_total") for kind in Report.REPAIRS]
         + [f"history_bytes_total{{stage={stage}}}" for stage in ("received", "sent")]
         + [f"subtasks_total{{state={state}}}" for state in SUBTASK_STATES]
         + [f"{name}{{operation={operation}}}" for name, operation in store]
@@ -251,7 +255,7 @@ def test_all_series_are_there_from_the_start_at_zero() -> None:
         + ["snapshot_created_total", "snapshot_restored_total", "snapshot_restore_failed_total"]
         + ["recovered_subtasks_total"]
         + ["snapshot_size_bytes_count", "snapshot_size_bytes_sum"]
-        + ["recovered_subtasks_total", "store_breaker_open", "sessions_active"]
+        + ["recovered_subtasks_total", "store_breaker_open", "sessions_active", "store_errors_total{operation=decrypt}"]
         + [f"subtasks_total{{state={state}}}" for state in SUBTASK_STATES]
         + [f"subtask_seconds_{part}{{state={state}}}" for part, state in product(("count", "sum"), SUBTASK_ENDS)]
         + [f"prefix_breaks_total{{cause={cause}}}" for cause in BREAKS]
@@ -293,7 +297,7 @@ def test_what_cannot_be_counted_is_logged_once_and_never_raises(caplog: pytest.L
     with caplog.at_level(logging.DEBUG):
         metrics.observe(object())  # type: ignore[arg-type]
         metrics.observe(StoreCalled("read", "soon"))  # type: ignore[arg-type]
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     metrics.observe(SnapshotRestored())
     assert parse(metrics.exposition()[0])["snapshot_restored_total"] == 1
 
@@ -369,32 +373,34 @@ for line in sys.stdin:
 """
 
 
+DEADLINES = "passthrough_total{reason=deadline}"
+
+
+def count(worker: subprocess.Popen[str], sessions: int = 5) -> Series:
+    """Lets the worker count one of each, and the sessions, and returns what it shows then."""
+    assert worker.stdin and worker.stdout
+    worker.stdin.write(f"{sessions}\n")
+    worker.stdin.flush()
+    lines = list(takewhile(lambda line: line != "# end\n", worker.stdout))
+    assert not any("somebody" in line for line in lines)
+    return parse("".join(lines).encode())
+
+
 def test_every_worker_shows_the_sum_of_all_also_of_those_that_are_gone(tmp_path: Path) -> None:
     folder = tmp_path / "made by the first worker [1]"
-
-    def count(worker: subprocess.Popen[str], sessions: int = 5) -> Series:
-        """Lets the worker count one of each, and the sessions, and returns what it shows then."""
-        assert worker.stdin and worker.stdout
-        worker.stdin.write(f"{sessions}\n")
-        worker.stdin.flush()
-        lines = list(takewhile(lambda line: line != "# end\n", worker.stdout))
-        assert not any("somebody" in line for line in lines)
-        return parse("".join(lines).encode())
-
-    deadlines = "passthrough_total{reason=deadline}"
     one, two, three = (python(WORKER, PROMETHEUS_MULTIPROC_DIR=str(folder)) for _ in range(3))
     try:
-        assert count(one)[deadlines] == 1
+        assert count(one)[DEADLINES] == 1
         (folder / "counter_1.db").touch()  # of a worker that is just starting
-        assert count(two)[deadlines] == 2
+        assert count(two)[DEADLINES] == 2
         shown = count(one, sessions=9)
-        assert shown[deadlines] == 3
+        assert shown[DEADLINES] == 3
         assert shown["sessions_active"] == 9  # each says how many there are in all: the newest word counts
         assert shown["store_workers{kind=external}"] == shown["store_breaker_open"] >= 2
         one.kill()
         one.communicate(timeout=60)
         shown = count(three)
-        assert shown[deadlines] == 4
+        assert shown[DEADLINES] == 4
         assert shown["passthrough_total{reason=header_off}"] == 0
         assert shown["store_seconds_count{operation=commit_request}"] == 4
         assert shown["store_seconds_sum{operation=commit_request}"] == 1.0
@@ -404,3 +410,26 @@ def test_every_worker_shows_the_sum_of_all_also_of_those_that_are_gone(tmp_path:
         for worker in (one, two, three):
             worker.kill()
             worker.communicate()
+
+
+def test_a_restart_begins_anew_in_an_emptied_folder_and_goes_on_in_a_used_one(tmp_path: Path) -> None:
+    """Either way nothing is counted twice, and of the workers before only what they counted is left."""
+
+    def one_start() -> tuple[float, float, int]:
+        """Deadlines and workers that its first worker shows, and files of gauges that there are."""
+        worker = python(WORKER, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+        try:
+            shown = count(worker)
+            gauges = len(list(tmp_path.glob("gauge_live*.db")))
+            return shown[DEADLINES], shown["store_workers{kind=external}"], gauges
+        finally:
+            worker.kill()
+            worker.communicate()
+
+    first, again, third = one_start(), one_start(), one_start()
+    assert [start[0] for start in (first, again, third)] == [1, 2, 3]
+    assert {start[1] for start in (first, again, third)} == {1}
+    assert {start[2] for start in (first, again, third)} == {2}  # of two kinds, whoever came before
+    for file in tmp_path.glob("*.db"):
+        file.unlink()
+    assert one_start() == first

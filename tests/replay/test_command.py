@@ -1,4 +1,5 @@
-"""`proxy-plugin replay` as it is run: real processes over recordings of each form, figures counted by hand."""
+"""`proxy-plugin replay` over recordings of each form, figures counted by hand; in a process of its own where that is
+what matters."""
 
 from __future__ import annotations
 
@@ -6,18 +7,22 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
 
 from proxy_plugin import rewrite_history
+from proxy_plugin.cli import main
 from tests.replay import recordings as made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +96,9 @@ def environment(tmp_path: Path, stubs: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def replay(environment: dict[str, str], tmp_path: Path) -> Any:
+def replay_alone(environment: dict[str, str], tmp_path: Path) -> Any:
+    """The command in a process of its own."""
+
     def run(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*COMMAND, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=60, cwd=tmp_path
@@ -99,6 +106,32 @@ def replay(environment: dict[str, str], tmp_path: Path) -> Any:
         assert done.returncode == code, done.stderr
         assert not (tmp_path / "dialled").exists(), (tmp_path / "dialled").read_text()
         return done
+
+    return run
+
+
+@pytest.fixture
+def replay(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """The same in this one, which has its modules and the tokenizer already."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
+        with ExitStack() as changed:
+            changed.enter_context(mock.patch.dict(os.environ, environment, clear=True))
+            dialled = [
+                changed.enter_context(mock.patch.object(*place, side_effect=OSError("no network here")))
+                for place in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo"))
+            ]
+            try:
+                returned = main(["replay", *map(str, arguments)])
+            except SystemExit as exit:
+                returned = int(exit.code or 0)
+        out, err = capsys.readouterr()
+        assert returned == code, err
+        assert not any(way.called for way in dialled)
+        return subprocess.CompletedProcess(arguments, returned, out, err)
 
     return run
 
@@ -164,10 +197,10 @@ def test_policy_never_repairs_and_no_more(tmp_path: Path, replay: Any) -> None:
         assert found["tokens_after"] == found["tokens_before"]
 
 
-def test_the_shape_of_the_json(tmp_path: Path, replay: Any) -> None:
+def test_the_shape_of_the_json(tmp_path: Path, replay_alone: Any) -> None:
     made.write(tmp_path / "in" / "one.jsonl", FORMS["chat"]())
     made.write(tmp_path / "in" / "deep" / "two.jsonl", [*FORMS["responses"](), *FORMS["chat"]()])
-    body = json.loads(replay(tmp_path / "in", "--json").stdout)
+    body = json.loads(replay_alone(tmp_path / "in", "--json").stdout)
     assert [(Path(entry["file"]).name, entry["conversations"]) for entry in body["files"]] == [
         ("two.jsonl", 2),
         ("one.jsonl", 1),
@@ -179,13 +212,15 @@ def test_the_shape_of_the_json(tmp_path: Path, replay: Any) -> None:
     assert body["tokenizer"] == {"name": "o200k_base", "exact": True}
 
 
-def test_without_a_tokenizer_the_tokens_are_estimated_and_it_says_so(tmp_path: Path, stubs: Path, replay: Any) -> None:
+def test_without_a_tokenizer_the_tokens_are_estimated_and_it_says_so(
+    tmp_path: Path, stubs: Path, replay_alone: Any
+) -> None:
     (stubs / "tiktoken.py").write_text("raise ImportError('none here')", encoding="utf-8")
     path = made.write(tmp_path / "some.jsonl", FORMS["chat"]())
-    body = json.loads(replay(path, "--json").stdout)
+    body = json.loads(replay_alone(path, "--json").stdout)
     assert body["tokenizer"]["exact"] is False
     assert body["total"]["tokens_before"] > body["total"]["tokens_after"] > 0
-    assert "estimated" in replay(path).stdout
+    assert "estimated" in replay_alone(path).stdout
 
 
 def test_prices_of_a_model(tmp_path: Path, replay: Any) -> None:
@@ -199,9 +234,9 @@ def test_prices_of_a_model(tmp_path: Path, replay: Any) -> None:
     assert "no-such-model" in unknown.stderr
 
 
-def test_the_table(tmp_path: Path, replay: Any) -> None:
+def test_the_table(tmp_path: Path, replay_alone: Any) -> None:
     paths = [made.write(tmp_path / f"{name}.jsonl", FORMS[name]()) for name in ("chat", "messages")]
-    done = replay(*paths)
+    done = replay_alone(*paths)
     head, _, first, second, total, *rest = done.stdout.splitlines()
     assert head.split() == ["file", "convs", "requests", "tokens", "saved", "cost", "breaks", "refused"]
     assert [line.split()[:3] for line in (first, second, total)] == [
@@ -323,10 +358,10 @@ class TestPlot:
         assert done.stderr.count("\n") == 1
         assert "no-folder" in done.stderr
 
-    def test_without_the_extra_it_says_what_to_install(self, tmp_path: Path, stubs: Path, replay: Any) -> None:
+    def test_without_the_extra_it_says_what_to_install(self, tmp_path: Path, stubs: Path, replay_alone: Any) -> None:
         (stubs / "matplotlib.py").write_text("raise ImportError('none here')", encoding="utf-8")
         path = made.write(tmp_path / "some.jsonl", FORMS["chat"]())
-        done = replay(path, "--plot", tmp_path / "out.png", code=2)
+        done = replay_alone(path, "--plot", tmp_path / "out.png", code=2)
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
         assert "pip install 'litellm-session-plugin[plot]'" in done.stderr

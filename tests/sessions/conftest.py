@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from proxy_plugin.events import Event
+from proxy_plugin.sessions.bodies import Codec
 from proxy_plugin.sessions.connection import Connection, Target
 from proxy_plugin.sessions.embedded import Embedded, Endpoint
 from proxy_plugin.sessions.store import SessionStore
@@ -23,7 +24,8 @@ def free_port() -> int:
 
 
 def target_of(endpoint: Endpoint) -> Target:
-    options = {"host": endpoint.host, "port": endpoint.port, "password": endpoint.password}
+    patient = {"socket_connect_timeout": 60, "socket_timeout": 60, "timeout": 60}  # the machine may be busy
+    options = {"host": endpoint.host, "port": endpoint.port, "password": endpoint.password, **patient}
     return Target("single", "test", options=options)
 
 
@@ -46,12 +48,12 @@ class World:
         self._workers: list[SessionStore] = []
         self._own: Connection | None = None
 
-    def connection(self) -> Connection:
-        self._connections.append(Connection(target_of(self.endpoint)))
+    def connection(self, codec: Codec | None = None) -> Connection:
+        self._connections.append(Connection(target_of(self.endpoint), codec=codec))
         return self._connections[-1]
 
-    def worker(self, settings: Settings | None = None) -> SessionStore:
-        self._workers.append(SessionStore(self.connection(), settings or Settings(), self.events.append))
+    def worker(self, settings: Settings | None = None, codec: Codec | None = None) -> SessionStore:
+        self._workers.append(SessionStore(self.connection(codec), settings or Settings(), self.events.append))
         return self._workers[-1]
 
     async def redis(self, command: str, *args: Any) -> Any:

@@ -122,8 +122,8 @@ def cluster(folder: Path, password: str, tls: Tls | None = None) -> Iterator[str
         nodes = [client(port, password, tls) for port in ports]
         for index, node in enumerate(nodes):
             node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
-            first, last = index * SLOTS // 3, (index + 1) * SLOTS // 3 - 1
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            slots = range(index * SLOTS // 3, (index + 1) * SLOTS // 3)
+            node.execute_command("CLUSTER", "ADDSLOTS", *slots)  # ADDSLOTSRANGE is of Redis 7.0
             if index:
                 node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], ports[0] + 10_000)
         wait_until(lambda: all(b"cluster_state:ok" in _raw(node) for node in nodes))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -72,5 +74,28 @@ def test_a_tenant_is_forgotten(play: Play) -> None:
         await worker.index.forget(TENANT)
         assert await worker.index.tenants() == []
         assert await world.redis("EXISTS", keys.index(TENANT), keys.aliases(TENANT), keys.TENANTS) == 0
+
+    play(scenario)
+
+
+def test_a_worker_that_ends_while_it_writes_the_indexes_leaves_none_out(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "INDEX_SECONDS", 0)
+
+    async def scenario(world: World) -> None:
+        worker = world.worker()
+        write, under_way = worker.index._write_touched, asyncio.Event()
+
+        async def held_up(touched: Any) -> None:
+            under_way.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(worker.index, "_write_touched", held_up)
+        await worker.commit(request("u1", session("s-1")))
+        await under_way.wait()
+        monkeypatch.setattr(worker.index, "_write_touched", write)
+        await worker.close()
+        assert [info.session_id for info in (await world.worker().index.sessions(TENANT)).sessions] == ["s-1"]
 
     play(scenario)

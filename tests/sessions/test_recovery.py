@@ -21,7 +21,7 @@ Play = Callable[[Scenario], None]
 QUICK = Settings(recovery=Recovery(lease_s=1))
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = 5.0) -> Any:
+async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
     async with asyncio.timeout(seconds):
         while not (value := await check()):
             await asyncio.sleep(0.02)

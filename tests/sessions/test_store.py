@@ -291,7 +291,7 @@ def test_every_key_of_a_session_expires_and_each_commit_puts_that_off(play: Play
         worker.flights.took_off(asked)
         await worker.commit(asked)
         await worker.profiles.change(place, Profile("t", "d", {"k": 1}, ["user:alice"]))
-        await worker.requests.write(Request(place, "0" * 16, "", [], b"{}", {}))
+        await worker.requests.write(Request(place, "0" * 16, "", (), b"", lambda _: (), 0, b"{}", {}))
         await worker.index.sessions(TENANT)
         await worker.close()  # what goes on behind the caller's back is done
         found = await world.keys()

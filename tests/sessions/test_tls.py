@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -85,9 +86,9 @@ class Deployment:
             workers = Workers(self.admin)
             said = ["ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", *rights.split()]
 
-            async def everywhere(client: object) -> None:
-                nodes = {"target_nodes": "all"} if "+cluster" in self.admin else {}
-                await client.execute_command(*said, **nodes)  # type: ignore[attr-defined]
+            async def everywhere(client: Any) -> None:
+                nodes = {"target_nodes": client.get_nodes()} if "+cluster" in self.admin else {}
+                await client.execute_command(*said, **nodes)
 
             try:
                 await workers.connection().call(everywhere)

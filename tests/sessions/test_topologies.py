@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from redis.asyncio.cluster import RedisCluster
 
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.store import SessionStore
@@ -38,6 +39,32 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("essential", ESSENTIALS)
 def test_the_store_does_the_same_on_any_of_them(url: str, essential: str) -> None:
     run(url, ESSENTIALS[essential])
+
+
+def test_many_at_once_are_stored_on_a_cluster_without_going_to_wrong_nodes(tmp_path: Path) -> None:
+    """redis-py's client sends scripts anywhere until it has met the nodes, and closes all its sockets over the answers:
+    a worker that starts under load lost commits so."""
+
+    async def scenario() -> None:
+        with servers.cluster(tmp_path, PASSWORD) as url:
+            settings = Settings(deadlines=Deadlines(store_ms=10_000), store=Store(url=url))
+            connection = Connection.open(settings, {})
+            assert connection is not None
+            store = SessionStore(connection, settings)
+            guarded = GuardedStore(store, settings)
+            places = [session(f"s-{number}") for number in range(64)]
+            stored = await asyncio.gather(*(guarded.commit(request("u1", place)) for place in places))
+            assert all(stored)
+            for place in places:
+                assert await path_of(store, place) == ids_of("u1")
+            refused = await connection.call(
+                lambda client: client.info("errorstats", target_nodes=RedisCluster.ALL_NODES)
+            )
+            assert not any("errorstat_MOVED" in node for node in refused.values())
+            await guarded.close(BACK_SECONDS)
+            await connection.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_failover_under_load(tmp_path: Path) -> None:

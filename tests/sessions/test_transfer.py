@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.sessions import keys, lines, tree
-from proxy_plugin.sessions.bodies import decode_body
+from proxy_plugin.sessions.bodies import Codec
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.identity import Address, address
 from proxy_plugin.sessions.keys import SessionKeys
@@ -325,7 +325,7 @@ def test_a_broken_line_is_named_and_nothing_of_it_is_stored(
 def test_whatever_can_be_stored_can_be_imported(wire: tuple[str, list[Any]]) -> None:
     api, items = wire
     commit = asked(items, session(), api)
-    reader = Reader(TENANT)
+    reader = Reader(TENANT, Codec())
     reader.read(lines.header(session(), {"created": "1", "messages": "1"}))
     for index, node in enumerate(commit.ids):
         stored = StoredNode(
@@ -334,7 +334,7 @@ def test_whatever_can_be_stored_can_be_imported(wire: tuple[str, list[Any]]) -> 
             body=commit.bodies[index], start="." * 12,
         )  # fmt: skip
         (body, *_) = reader.read(lines.node_line(stored))
-        assert decode_body(body.value) == commit.bodies[index]
+        assert Codec().decode(body.value, "", "") == commit.bodies[index]
     reader.read(lines.end_line(len(commit.ids)))
     reader.finish()
     assert api in CODECS and reader.nodes == len(commit.ids)

@@ -12,12 +12,13 @@ import pytest
 from redis import exceptions as errors
 
 from proxy_plugin.events import Event, PassedThrough, SnapshotCreated, StoreCalled, SubtaskChanged
+from proxy_plugin.sessions.backlog import Backlog
 from proxy_plugin.sessions.connection import Connection
 from proxy_plugin.sessions.embedded import Embedded
 from proxy_plugin.sessions.flights import Flights
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import Commit, Committed
-from proxy_plugin.sessions.writer import Backlog, GuardedStore, StoreUnavailable
+from proxy_plugin.sessions.writer import GuardedStore, StoreUnavailable
 from proxy_plugin.settings import Deadlines, Settings, Store
 from tests.sessions.conftest import free_port, target_of
 from tests.sessions.paths import TENANT, behind, ids_of, keep, kept_under, opened, reply, request, session, tip_of

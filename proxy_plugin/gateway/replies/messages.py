@@ -52,26 +52,36 @@ class StreamedMessage:
         self._blocks: dict[Any, dict[str, Any]] = {}  # by the index that the stream gives them
         self._inputs: dict[Any, list[str]] = {}  # pieces of the JSON that a block's input comes in
         self._stopped: Any = None
-        self._torn = False  # an error left a gap in what was read
+        self._form: type = bytes  # what the chunks are: bytes, str, or anything else
+        self._torn = False  # an error, or a chunk of another form inside a line, left a gap in what was read
 
     def see(self, chunk: Any) -> Sequence[Any]:
-        if self._torn:
-            return (chunk,)
-        if isinstance(chunk, bytes | bytearray):
+        held = self._in_form(_form_of(chunk))
+        if self._torn or not chunk:
+            return (*held, chunk)
+        if self._form is bytes:
             out = self._take(bytes(chunk))
             return (out,) if out else ()
-        if isinstance(chunk, str):
+        if self._form is str:
             out = self._take(chunk.encode("utf-8", "surrogatepass"))
-            return (out.decode("utf-8", "surrogatepass"),) if out else ()
+            return (_text(out),) if out else ()
         if isinstance(chunk, dict):
             self._rename(chunk)
             self._collect(chunk)
         return (chunk,)
 
+    def _in_form(self, form: type) -> Sequence[Any]:
+        """What goes on first because a chunk is not of the form of those before it: nobody ends a line so."""
+        if form is self._form:
+            return ()
+        held, self._form = self.rest(), form
+        self._torn = self._torn or bool(held)
+        return held
+
     def rest(self) -> Sequence[Any]:
         held = bytes(self._line[self._sent :])
         self._sent = len(self._line)
-        return (held,) if held else ()
+        return (_text(held) if self._form is str else held,) if held else ()
 
     def _take(self, data: bytes) -> bytes:
         held = self._line[self._sent :]
@@ -181,6 +191,14 @@ class StreamedMessage:
                 block = {**block, "input": said if parsed is None else parsed}
             content.append(block)
         return Reply([{"role": "assistant", "content": content}], self._stopped not in (None, _PAUSED))
+
+
+def _form_of(chunk: Any) -> type:
+    return str if isinstance(chunk, str) else bytes if isinstance(chunk, bytes | bytearray) else object
+
+
+def _text(out: bytes) -> str:
+    return out.decode("utf-8", "surrogatepass")
 
 
 def _alike(head: bytes, whole: bytes) -> bool:

@@ -28,6 +28,7 @@ _SHORT = 80  # characters of what is held in the caches of this module
 _CACHED = 65_536
 
 DEEP = 12  # levels of nesting that are told apart
+WIDE = 60  # columns of a table; wider objects name their values, as far as the budget goes
 
 _PLAIN = re.compile(r"[^\s\"`\[\]{}()=;]*[^\s\"`\[\]{}()=;:]")
 _BACKQUOTED = re.compile(r"[^`\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")

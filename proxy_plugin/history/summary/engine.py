@@ -64,7 +64,7 @@ def summarise(rounds: Sequence[Round], stated: Stated, following: Sequence[str],
             entries.append(defused("> " + _indented(digest(said, near.mentions, _SAID, 80, 64))))
             tool = near.learn(entries[-1], tool)
         for index, call in enumerate(turn.assistant.calls):
-            name = call.name if _TOOL.fullmatch(call.name) else word(call.name)
+            name = defused(call.name if _TOOL.fullmatch(call.name) else word(call.name))
             result = turn.results[index] if index < len(turn.results) else None
             entry = defused(_entry(name, call, result, near, last))
             entries.append(entry if name == tool else name + entry)
@@ -160,14 +160,17 @@ def _record(outcome: Outcome, name: str, arguments: Arguments, near: Stated, pri
 def _object(value: Record, name: str, arguments: Arguments, writer: Writer, near: Stated, printer: Printer) -> str:
     """The record of one object: in full with names, in full without, or what differs from before."""
     given = arguments.cells
-    cells: dict[str, Cell] = {}
+    whole: dict[str, Cell] = {}
+    repeated: dict[str, Any] = {}
     for key, item in value.items():
-        if writer.exhausted and len(cells) > 2:
-            cells["…"] = word(f"+{len(value) - len(cells)} more")
+        if writer.exhausted and len(whole) > 2:
+            whole["…"] = word(f"+{len(value) - len(whole)} more")
             break
-        if len(value) == 1 or not _is_repeated(key, item, arguments):
-            cells[word(key)] = writer.cell(item, word(key))
-    texts = {key: full_text(cell) for key, cell in cells.items()}
+        if len(value) > 1 and _is_repeated(key, item, arguments):
+            repeated[word(key)] = item
+        else:
+            whole[word(key)] = writer.cell(item, word(key))
+    texts = {key: full_text(cell) for key, cell in whole.items()}
     lead = subject = lead_of(list(given.values()))
     prefix = ""
     own = _own_identifier(value, texts, given)
@@ -176,14 +179,18 @@ def _object(value: Record, name: str, arguments: Arguments, writer: Writer, near
         if lead != subject:
             prefix = f"{name_cell(own, lead)}: "
         if lead != subject or given.get(own) == lead:
-            del cells[own]
+            del whole[own]
+    columns = near.columns(name)
+    for key, item in repeated.items():
+        if key in columns or near.value(lead, key) is not None:
+            whole[key] = writer.cell(item, key)
+            texts[key] = full_text(whole[key])
     cells = {
         key: cell
-        for key, cell in cells.items()
-        if given.get(key) != texts[key] and (texts[key] != NONE or near.value(lead, key) not in (None, NONE))
+        for key, cell in whole.items()
+        if _is_news(texts[key], key in repeated or given.get(key) == texts[key], near.value(lead, key))
     }
     known = {key for key in cells if near.value(lead, key) == texts[key]}
-    columns = near.columns(name)
     if len(known) * 2 >= len(cells):
         changed: list[Cell] = [
             Named(key, _or_owner(key, cell, near)) for key, cell in cells.items() if key not in known
@@ -193,7 +200,7 @@ def _object(value: Record, name: str, arguments: Arguments, writer: Writer, near
         row = [
             SAME
             if key in known or _as_before(lead, name, key, texts.get(key, ""), near)
-            else _or_owner(key, cells.get(key, NONE), near)
+            else _or_owner(key, whole.get(key, NONE), near)
             for key in columns
         ]
     else:
@@ -204,6 +211,12 @@ def _object(value: Record, name: str, arguments: Arguments, writer: Writer, near
 def _is_repeated(key: str, item: Any, arguments: Arguments) -> bool:
     """Whether the value stands under the same name within an argument."""
     return isinstance(item, str) and arguments.values.get(key) == item != "" and word(key) not in arguments.cells
+
+
+def _is_news(text: str, is_given: bool, before: str | None) -> bool:
+    """Whether a record has to say its value: neither the call nor what was stated `before` of its object does,
+    or that is another value."""
+    return before not in (None, text) or not (is_given or text == NONE)
 
 
 def _own_identifier(value: Record, texts: dict[str, str], given: dict[str, str]) -> str:

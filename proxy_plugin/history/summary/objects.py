@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from proxy_plugin.history.model import dump
@@ -12,6 +12,7 @@ from proxy_plugin.history.summary.cells import (
     DEEP,
     JOIN,
     NONE,
+    WIDE,
     Cell,
     Named,
     Table,
@@ -24,13 +25,12 @@ from proxy_plugin.history.summary.cells import (
 )
 from proxy_plugin.history.summary.digest import digest, identifiers
 from proxy_plugin.history.summary.rows import Rows
-from proxy_plugin.history.summary.shapes import Record, best_shape, groups_of, is_empty
+from proxy_plugin.history.summary.shapes import Record, Shape, best_shape, groups_of, is_empty
 from proxy_plugin.history.summary.stated import Stated
 
 _SHORT = 80  # characters of a text that stays whole in a cell
 _UNBROKEN = 200  # the same without white space
 _HEAD = 64
-_WIDE = 60  # columns of a table; wider objects name their values, as far as the budget goes
 _IN_LINE = 3  # rows that may stand in one line; not those that begin with a digit, where a blank is a token
 _TELLING = frozenset({"error", "errors", "message", "detail", "details", "reason", "stderr"})
 _ERROR = 200  # characters of a text under one of these names
@@ -125,7 +125,7 @@ class Writer:
         shape = best_shape(records, known, self._given)
         if not shape.columns:
             return NONE
-        if len(shape.columns) > _WIDE or (len(records) > 1 and shape.is_loose()):
+        if len(shape.columns) > WIDE or (len(records) > 1 and shape.is_loose()):
             return self._list(records, name, depth)
         names = {key: word(key) for key in shape.columns}
         keys = {name: key for key, name in names.items()}
@@ -138,13 +138,7 @@ class Writer:
             lead = shape.lead() if brackets == "[]" else None
             rest = [key for key in shape.columns if key != lead and key not in shape.constant]
             known = [names[key] for key in ([] if lead is None else [lead]) + rest]
-        in_force = frozenset(known)
-        shared: list[Cell] = [
-            Named(names[key], self.cell(shape.records[0][key], names[key], depth + 1))
-            for key in shape.columns
-            if key in shape.constant and names[key] not in in_force and not is_empty(shape.records[0].get(key))
-        ]
-        shared = [cell for cell in shared if full_text(cell) not in self._given]
+        shared = self._shared(shape, name, known, keys, depth)
         body, full = ([shared], [full_row(shared)]) if shared else ([], [])
         order = [(column, keys.get(column)) for column in known]
         leads = [] if lead is None else [_scalar(record.get(lead)) for record in shape.records]
@@ -172,6 +166,38 @@ class Writer:
                 self._remember(name, order, shape.records)
         return Table(name, tuple(known), body, brackets, bracketed(full, brackets))
 
+    def _shared(
+        self, shape: Shape, name: str, columns: Sequence[str], keys: Mapping[str, str], depth: int
+    ) -> list[Cell]:
+        """What holds for all rows and has no column. A value that the call was given, or that there is none, is
+        said only where something else is stated for one of the rows: it would still be read there.
+
+        keys: those of the columns that have values, by name."""
+        in_force = frozenset(columns)
+        once = [key for key in shape.columns if key in shape.constant and word(key) not in in_force]
+        subject = keys.get(columns[0]) if columns and (once or shape.empty) else None
+        leads = [] if subject is None else _leads(shape, subject)
+        found: list[Cell] = []
+        for key in once:
+            column = word(key)
+            cell = self.cell(shape.records[0][key], column, depth + 1)
+            text = full_text(cell)
+            if name_cell(column, text) not in self._given or any(
+                self._is_other(name, lead, column, text) for lead in leads
+            ):
+                found.append(Named(column, cell))
+        gone = {
+            key
+            for lead, record in zip(leads, shape.records, strict=False)
+            for key in record
+            if key in shape.empty and self._is_other(name, lead, word(key), NONE)
+        }
+        return found + [Named(word(key), NONE) for key in shape.empty if key in gone and word(key) not in in_force]
+
+    def _is_other(self, name: str, lead: str, column: str, text: str) -> bool:
+        """Whether another value is stated in the row that begins so."""
+        return self._stated.cell(name, lead, column) not in (None, text)
+
     def _rest(self, records: Sequence[Record], lead: str | None, count: int) -> list[Cell]:
         """In place of the last `count` rows: how many there are, and their identifiers."""
         row: list[Cell] = [_more(count)]
@@ -194,6 +220,14 @@ class Writer:
 def _scalar(value: Any) -> str:
     """A value that is neither text nor holds others, as a cell; text as it is."""
     return value if isinstance(value, str) else NONE if is_empty(value) else json.dumps(value)
+
+
+def _leads(shape: Shape, key: str) -> list[str]:
+    """The first cells of the rows as a reader finds them; [] if they do not say what the rows are about."""
+    if not (shape.leads(key) or shape.names_rows(key)):
+        return []
+    values = [record[key] for record in shape.records]
+    return [word(value.strip()) if isinstance(value, str) else _scalar(value) for value in values]
 
 
 def _more(count: int) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 
 _BRACKET = re.compile(
-    r"[\[<](?=Tool calls|\|[a-z_]|/?INST\]|<SYS>>"
+    r"[\[<](?=Tool calls|\|[a-z_]|/?INST\]|</?SYS>>"
     r"|/?(?:system|assistant|developer|human|instructions?|(?:tool|function)[-_](?:call|result|response|output)s?)"
     r"(?:[-_][a-z]{1,20})?[\s>])",
     re.IGNORECASE,

@@ -49,6 +49,7 @@ class Shape(NamedTuple):
     records: list[Record]
     columns: list[str]  # of which some record has a value, in order of appearance
     constant: frozenset[str]  # of these, the ones to state once or not at all
+    empty: dict[str, None]  # keys of which no record has a value, in order
 
     @classmethod
     def of(cls, records: list[Record], given: Collection[str]) -> Shape:
@@ -67,7 +68,9 @@ class Shape(NamedTuple):
             and (len(records) >= _SHARE or _is_given(key, first.get(key), given))
             and all(record.get(key) == first.get(key) for record in records)
         ]
-        return cls(records, columns, frozenset(constant[1:] if len(constant) == len(columns) else constant))
+        constant = constant[1:] if len(constant) == len(columns) else constant
+        empty = dict.fromkeys(key for key, has_value in filled.items() if not has_value)
+        return cls(records, columns, frozenset(constant), empty)
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether the rows can be written under names in force: these include every column that varies, and

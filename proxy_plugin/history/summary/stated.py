@@ -18,6 +18,7 @@ from proxy_plugin.history.summary.cells import (
     JOIN,
     NONE,
     SAME,
+    WIDE,
     bracketed,
     first_row,
     head_length,
@@ -56,6 +57,10 @@ class Stated:
         self._top: dict[Hashable, str] = {}
         self._following: Container[str] = ()
         self._draft: tuple[str, Stated] | None = None  # the summary that was written last, and the index with it
+
+    def __len__(self) -> int:
+        """Entries, those of every layer."""
+        return sum(map(len, self._layers)) + len(self._top)
 
     def copy(self, following: Container[str] = ()) -> Stated:
         """An independent index of the same texts. Amortised O(1), since layers double in size. following:
@@ -199,7 +204,16 @@ class Stated:
         else:
             columns = self.table(name)
         full = [[self._learn_row(name, columns, part, depth + 1) for part in parts(row)] for row in body]
+        if columns and len(body) > 1 and named(body[0][0]):
+            self._override(name, [part[0] for row in body[1:] for part in parts(row)], first_row(full[0][0]))
         return bracketed([f" {JOIN} ".join(row) for row in full], cell[0] + cell[-1])
+
+    def _override(self, table: str, leads: list[str], shared: list[str]) -> None:
+        """What is stated once for all rows, as `name=value`, replaces what was stated for one of them before."""
+        for column, value in filter(None, map(named, shared[:WIDE])):
+            for lead in leads:
+                if self.cell(table, lead, column) is not None:
+                    self._top[table, lead, column] = value
 
     def _learn_row(self, name: str, columns: list[str], cells: list[str], depth: int) -> str:
         if SAME in cells[1:2]:

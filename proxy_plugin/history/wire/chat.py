@@ -22,13 +22,13 @@ def parse(wire: Sequence[Any], start: int = 0, *, continued: bool = False) -> li
         role = _ROLES.get(role, OTHER) if isinstance(role, str) else OTHER
         calls: tuple[Call, ...] = ()
         answers = None
-        if role is ASSISTANT:
+        if role == ASSISTANT:
             raw = item.get("tool_calls")
             if raw and isinstance(raw, list):
-                calls = tuple([_call(entry) for entry in raw])
-        elif role is TOOL:
+                calls = tuple([_call(entry) for entry in raw if isinstance(entry, dict)])
+        elif role == TOOL:
             answers = usable_id(item.get("tool_call_id"))
-        name = item.get("name") if role is USER or role is SYSTEM else None
+        name = item.get("name") if role in (USER, SYSTEM) else None
         messages.append(
             Message(role, item.get("content"), calls, answers, name if isinstance(name, str) else None, False, index)
         )
@@ -40,9 +40,7 @@ def settled(wire: Sequence[Any], end: int) -> int:
     return end
 
 
-def _call(entry: Any) -> Call:
-    if not isinstance(entry, dict):
-        return Call(None, "", "")
+def _call(entry: Mapping[str, Any]) -> Call:
     function = entry.get("function")
     if not isinstance(function, dict):
         custom = entry.get("custom")  # a custom tool: free text instead of JSON arguments
@@ -67,9 +65,9 @@ def _edited(wire: Sequence[Any], edit: Edit) -> dict[str, Any]:
     else:
         item = dict(wire[edit.source])  # type: ignore[index]
     if edit.call_ids is not None:
+        ids = iter(edit.call_ids)
         item["tool_calls"] = [
-            {**call, "id": new} if isinstance(call, dict) else call
-            for call, new in zip(item["tool_calls"], edit.call_ids, strict=True)
+            {**call, "id": next(ids)} if isinstance(call, dict) else call for call in item["tool_calls"]
         ]
     if edit.answers is not None:
         item["tool_call_id"] = edit.answers

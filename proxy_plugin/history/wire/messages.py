@@ -317,7 +317,9 @@ def _joined(wire: Sequence[Any], left: _Piece, right: _Piece) -> _Piece:
     if left.blocks is None and right.blocks is None and left.at == right.at and left.end == right.begin:
         return left._replace(end=right.end)
     at = left.at if left.at is not None else right.at
-    return _Piece(left.role, at, 0, 0, [*_taken(wire, left), *_taken(wire, right)])
+    blocks = left.blocks if left.blocks is not None else _taken(wire, left)
+    blocks += _taken(wire, right)  # a list of this rendering's own: a turn of many pieces grows in place
+    return _Piece(left.role, at, 0, 0, blocks)
 
 
 def _closed(wire: Sequence[Any], piece: _Piece) -> Any:
@@ -347,6 +349,7 @@ def mend(wire: list[Any]) -> tuple[list[Any], dict[str, int]]:
         if item.get("role") != "assistant" or not _has_server_tools(content):
             continue
         names: dict[str, str] = {}
+        answered = {parts.usable_id(parts.field(block, "tool_use_id")): at for at, block in enumerate(content)}
         blocks = content
         for at, block in enumerate(content):
             kind = _type(block)
@@ -358,7 +361,7 @@ def mend(wire: list[Any]) -> tuple[list[Any], dict[str, int]]:
                 names.pop(old, None)
                 if old not in ids:
                     ids.assign(old)
-                elif any(parts.field(later, "tool_use_id") == old for later in content[at + 1 :]):
+                elif answered.get(old, -1) > at:
                     names[old] = ids.assign(old)
                     renamed += 1
             if old in names:
@@ -384,9 +387,13 @@ def fragment(wire: Sequence[Any], message: Message) -> bytes:
 def join(fragments: Sequence[Any]) -> list[Any]:
     """The wire list of a path, out of its fragments."""
     out: list[Any] = []
+    joined: list[Any] = []  # the content of the last message, where it is put together here
     for kept in fragments:
         goes_on, *items = kept if isinstance(kept, list) else [False, kept]
         if goes_on and out and isinstance(out[-1].get("content"), list):
-            out[-1] = {**out[-1], "content": [*out[-1]["content"], *items.pop(0)["content"]]}
+            if out[-1]["content"] is not joined:
+                joined = [*out[-1]["content"]]
+                out[-1] = {**out[-1], "content": joined}
+            joined += items.pop(0)["content"]
         out += items
     return out

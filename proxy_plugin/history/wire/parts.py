@@ -49,7 +49,7 @@ def content(parts: Sequence[Any]) -> Any:
     """Chat-form content of some parts: a single text is a plain string, nothing at all is None."""
     if len(parts) == 1:
         only = parts[0]
-        if isinstance(only, dict) and only.get("type") == "text":
+        if isinstance(only, dict) and only.get("type") == "text" and isinstance(only.get("text"), str):
             return only["text"]
     return list(parts) or None
 

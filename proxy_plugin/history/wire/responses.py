@@ -31,6 +31,7 @@ _OUTPUT_OF = {
     "computer_call": "computer_call_output",
 }
 _OUTPUTS = frozenset(_OUTPUT_OF.values())
+_BY_CLIENT = _OUTPUTS | {"message", "mcp_approval_response", ""}
 _NAMELESS = {
     "local_shell_call": ("local_shell", "action"),
     "shell_call": ("shell", "action"),
@@ -174,7 +175,7 @@ def parse(wire: Sequence[Any], start: int = 0, *, continued: bool = False) -> li
             messages.append(reply.message(index))
             begin = index
         message = _by_client(item, (begin, index + 1))
-        if hidden and message.role is TOOL and message.answers is not None:
+        if hidden and message.role == TOOL and message.answers is not None:
             if called is None:
                 called = {_call_id(other) for other in wire[:index] if _kind(other) in _OUTPUT_OF}
             if message.answers not in called:
@@ -365,12 +366,14 @@ def mend(wire: list[Any]) -> tuple[list[Any], dict[str, int]]:
                     renamed += 1
         out.append(item)
     followed = False
-    for at in range(len(out) - 1, -1, -1):
-        kind = _kind(out[at])
+    kept: list[Any] = []
+    for item in reversed(out):
+        kind = _kind(item)
         if kind != "reasoning":
-            followed = bool(_side(out[at])) or kind not in _OUTPUTS | {"message", "mcp_approval_response", ""}
-        elif not followed:
-            del out[at]
+            followed = bool(_side(item)) or kind not in _BY_CLIENT
+        if kind != "reasoning" or followed:
+            kept.append(item)
+    out = kept[::-1]
     counts = {"ids_renamed": renamed, "orphans_dropped": len(wire) - len(out)}
     return (out, counts) if any(counts.values()) else (wire, {})
 

@@ -50,11 +50,11 @@ def lead_entries(path: Path, body: Mapping[str, Any]) -> list[bytes]:
 def unwrap(stored: Sequence[Any], form: str | None = None) -> WireHistory:
     """The wire list of parsed stored messages, leading ones first. `form`: the API; None: the one in which
     the newest message came. Stored messages that are damaged are left out. KeyError for an unknown form."""
-    known = [entry for entry in stored if isinstance(entry, dict) and entry.get("api") in CODECS]
+    known = [entry for entry in stored if isinstance(entry, dict) and entry.get("api") in tuple(CODECS)]
     api = form or (known[-1]["api"] if known else "chat")
     codec = CODECS[api]
     beside = next((entry for entry in known if _is_field(entry)), None)
-    fragments = [entry for entry in known if "wire" in entry]
+    fragments = [entry for entry in known if _is_fragment(entry)]
     if all(entry["api"] == api for entry in fragments):
         messages = codec.join([entry["wire"] for entry in fragments])
     else:
@@ -80,4 +80,15 @@ def parsed(body: bytes | None) -> Any:
 
 
 def _is_field(entry: Mapping[str, Any]) -> bool:
-    return "wire" not in entry and FIELDS.get(entry["api"], "") in entry
+    return "wire" not in entry and entry["api"] in FIELDS and FIELDS[entry["api"]] in entry
+
+
+def _is_fragment(entry: Mapping[str, Any]) -> bool:
+    """Whether a codec can join what the entry holds: an object, or as its `fragment` says a list of them."""
+    wire = entry.get("wire")
+    if entry["api"] == "messages" and isinstance(wire, list):
+        objects = len(wire) > 1 and all(isinstance(item, dict) for item in wire[1:])
+        return objects and (wire[0] is False or isinstance(wire[1].get("content"), list))
+    if entry["api"] == "responses" and isinstance(wire, list):
+        return all(isinstance(item, dict) for item in wire)
+    return isinstance(wire, dict)

@@ -12,6 +12,6 @@ local there = redis.call('HGET', branches, edit.name)
 if there and there ~= made then return {'taken'} end
 redis.call('HSET', branches, edit.name, made)
 redis.call('ZADD', tips, 0, edit.node .. '/' .. edit.name)
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok', made}

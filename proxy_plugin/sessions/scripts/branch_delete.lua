@@ -13,6 +13,6 @@ if record then
   redis.call('HDEL', branches, edit.name)
   redis.call('ZREM', tips, string.sub(record, 1, 32) .. '/' .. edit.name)
 end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok'}

@@ -23,6 +23,6 @@ if edit.new ~= edit.name then
   redis.call('ZREM', tips, head .. '/' .. edit.name)
   if redis.call('HGET', meta, 'cur') == edit.name then redis.call('HSET', meta, 'cur', edit.new) end
 end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok', record}

@@ -11,6 +11,6 @@ if redis.call('EXISTS', KEYS[#KEYS]) == 1 or redis.call('EXISTS', KEYS[1]) == 0 
 local record = redis.call('HGET', branches, edit.name)
 if not record or string.sub(record, 1, 32) ~= edit.record_head then return {'moved'} end
 redis.call('HSET', meta, 'cur', edit.name, 'head', edit.head, 'messages', edit.messages, 'bytes', edit.bytes, 'back', '1')
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok'}

@@ -36,7 +36,7 @@
 --       subtask took that ended with it, which restored its snapshot, blanks between them; subtask: "" or,
 --       of the one that the client names, "again" (a further attempt began) | "refused" (it is over, and the record
 --       unchanged); resets: ids of the nodes at which the session was reset for its age, one behind the other
---       {"full", "session_full" | "tenant_full", messages and bytes that came, resets, mark…}   nothing is written
+--       {"full", "session_full" | "tenant_full" | "newer_layout", messages and bytes that came, resets, mark…}   nothing is written
 --       {"at", n}      the conversation is the n-th of its family: repeat with its keys
 --       {"open", n}    it is new: repeat with the keys of n, which is now its own
 --       {"missing", base "1" | "0", lead "1" | "0"}   was taken as stored and is not
@@ -54,6 +54,7 @@ local count, first, token = KEYS[19], KEYS[20], KEYS[21]
 local commit = cjson.decode(ARGV[1])
 local now, ttl, base, explicit, number = commit.now, commit.ttl, commit.base, commit.explicit, commit.number
 local FIRST_NODE = 3
+local LAYOUT = 1 -- of nodes and bodies, the newest that is known here
 local MARKS_RETURNED, MARKS_KEPT, AGENTS_KEPT, EXPIRED_REMOVED, TOKEN_TTL = 512, 4096, 1000, 100, 3600000
 local RESETS_KEPT = 128 -- the newest one on a path is what counts
 local FLIGHTS_KEPT = 512 -- more than that are none that still go on
@@ -87,6 +88,19 @@ end
 
 if redis.call('EXISTS', tomb) == 1 then return {'deleted'} end
 
+local function told_of_old(result)
+  result[#result + 1] = redis.call('HGET', meta, 'resets') or ''
+  for _, member in ipairs(redis.call('ZREVRANGE', marks, 0, MARKS_RETURNED - 1)) do
+    result[#result + 1] = string.sub(member, 1, 32)
+  end
+  return result
+end
+
+-- A newer version of the plugin lays this session's nodes or bodies out as is not known here: they stay as they are.
+if (tonumber(redis.call('HGET', meta, 'layout') or '') or LAYOUT) > LAYOUT then
+  return told_of_old({'full', 'newer_layout', '0', '0'})
+end
+
 local last_head = base ~= '' and redis.call('HGET', nodes, base)
 if last_head and base == commit.bound and not is_whole(last_head) then return {'baseless'} end
 
@@ -103,14 +117,6 @@ local no_base = base ~= '' and not last_head
 if no_base and base == commit.bound then return {'baseless'} end
 local no_lead = commit.lead ~= '' and ARGV[2] == '' and redis.call('HEXISTS', leads, commit.lead) == 0
 if no_base or no_lead then return {'missing', no_base and '1' or '0', no_lead and '1' or '0'} end
-
-local function told_of_old(result)
-  result[#result + 1] = redis.call('HGET', meta, 'resets') or ''
-  for _, member in ipairs(redis.call('ZREVRANGE', marks, 0, MARKS_RETURNED - 1)) do
-    result[#result + 1] = string.sub(member, 1, 32)
-  end
-  return result
-end
 
 -- What adds nothing is never too much.
 local function too_full(adding, added)
@@ -185,12 +191,18 @@ for i = at, #ARGV, 3 do
   tip, new, depth, size = ARGV[i], new + 1, depth + 1, size + size_of(head)
 end
 
+-- Nothing where that is damaged: those that lead in a circle must not keep the server busy for ever.
+local function parent_of(head)
+  local parent = redis.call('HGET', nodes, string.sub(head, 4, 35))
+  return parent and is_whole(parent) and depth_of(parent) < depth_of(head) and parent
+end
+
 local function is_above_last(id)
   if id == NO_ID then return true end
   local head, up, above = redis.call('HGET', nodes, id), last, last_head
   while head and above and depth_of(above) > depth_of(head) do
     up = string.sub(above, 4, 35)
-    above = redis.call('HGET', nodes, up)
+    above = parent_of(above)
   end
   return up == id
 end
@@ -226,10 +238,9 @@ if new > 0 or forward then
     elseif commit.bound == '' then
       size = tonumber(commit.size)
     else
-      local head, id = last_head, last
+      local head = last_head
       while head do
-        size, id = size + size_of(head), string.sub(head, 4, 35)
-        head = id ~= NO_ID and redis.call('HGET', nodes, id)
+        size, head = size + size_of(head), parent_of(head)
       end
     end
     redis.call('HSET', meta, 'cur', branch, 'head', tip, 'bytes', size, 'messages', depth + tonumber(commit.messages))

@@ -14,6 +14,6 @@ local function put(key, field)
 end
 put(meta, 'title')
 for _, field in ipairs({'description', 'metadata', 'aliases'}) do put(profile, field) end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok'}

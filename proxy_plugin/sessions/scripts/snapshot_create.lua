@@ -17,15 +17,18 @@ local function text(field)
   local value = redis.call('HGET', meta, field)
   return value and cjson.encode(value) or 'null'
 end
+local function number(field) -- 0 where it is damaged
+  return string.format('%.0f', math.min(math.max(0, tonumber(redis.call('HGET', meta, field) or '') or 0), 2^53))
+end
 local node, messages, size = edit.node, edit.messages, edit.size
 if not node then
   node = redis.call('HGET', meta, 'head') or ''
-  messages = redis.call('HGET', meta, 'messages') or '0'
-  size = redis.call('HGET', meta, 'bytes') or '0'
+  messages = number('messages')
+  size = number('bytes')
 end
 local snapshot = edit.named .. ',"title":' .. text('title') .. ',"agent":' .. text('agent')
   .. ',"node":"' .. node .. '","messages":' .. messages .. ',"size":' .. size .. '}'
 if redis.call('HSETNX', named, edit.id, snapshot) == 1 then redis.call('ZADD', snapshots, edit.expires, edit.id) end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok', redis.call('HGET', named, edit.id), redis.call('ZSCORE', snapshots, edit.id)}

@@ -9,6 +9,6 @@ if redis.call('EXISTS', KEYS[#KEYS]) == 1 or redis.call('EXISTS', KEYS[1]) == 0 
 
 redis.call('ZREM', snapshots, edit.id)
 redis.call('HDEL', named, edit.id)
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok'}

@@ -30,6 +30,6 @@ if edit.delete ~= '' then
   redis.call('ZREM', snapshots, edit.delete)
   redis.call('HDEL', named, edit.delete)
 end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ok', branch or ''}

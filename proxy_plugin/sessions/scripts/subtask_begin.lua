@@ -41,6 +41,6 @@ if new then
 else
   redis.call('HSET', subtasks, field .. ':end', '{"attempts":' .. attempts + 1 .. ',' .. edit.again)
 end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {new and 'begun' or 'again'}

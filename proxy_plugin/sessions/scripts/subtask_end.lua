@@ -10,7 +10,7 @@ if redis.call('EXISTS', KEYS[#KEYS]) == 1 or redis.call('EXISTS', KEYS[1]) == 0 
 
 if redis.call('HEXISTS', subtasks, edit.subtask) == 0 then return {'unknown'} end
 local fine, was = pcall(cjson.decode, redis.call('HGET', subtasks, edit.subtask .. ':end') or '')
-if not fine or type(was) ~= 'table' then was = nil end
+if not fine or type(was) ~= 'table' or type(was.state) ~= 'string' then was = nil end
 if was and was.state ~= 'in_progress' and was.state ~= 'pending' then return {'not', was.state} end
 local is = cjson.decode(edit.ended)
 if was then is.attempts, is.started, is.given = was.attempts, was.started, was.given end
@@ -27,6 +27,6 @@ if edit.back == '1' and redis.call('HGET', meta, 'head') ~= edit.at then
   redis.call('ZADD', tips, 0, tip .. '/' .. branch)
   redis.call('HSET', meta, 'cur', branch, 'head', edit.at, 'messages', edit.messages, 'bytes', edit.bytes, 'back', '1')
 end
-if tonumber(redis.call('HGET', meta, 'last') or '0') < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
+if (tonumber(redis.call('HGET', meta, 'last') or '') or 0) < tonumber(edit.now) then redis.call('HSET', meta, 'last', edit.now) end
 for i = 1, #KEYS - 1 do redis.call('PEXPIRE', KEYS[i], edit.ttl) end
 return {'ended'}

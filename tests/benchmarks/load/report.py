@@ -171,8 +171,8 @@ async def run(seconds: float, clients: int, sessions: int) -> Result:
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as two,
         Provider() as provider,
-        Proxy(Path(one), {"gpt": provider.base_url}, plugin=False) as without,
-        Proxy(Path(two), {"gpt": provider.base_url}) as plugged,
+        Proxy(Path(one), {"gpt": provider.base_url}, plugin=False, fresh=True) as without,
+        Proxy(Path(two), {"gpt": provider.base_url}, patient=False, fresh=True) as plugged,
     ):
         async with AsyncExitStack() as stack:
             sides = (await stack.enter_async_context(side(without)), await stack.enter_async_context(side(plugged)))

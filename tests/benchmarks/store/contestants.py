@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import urandom
 from typing import Any, Protocol
 
 import orjson
@@ -13,13 +15,15 @@ import redis.asyncio as redis
 from proxy_plugin.history.model import node_id
 from proxy_plugin.history.wire import CODECS
 from proxy_plugin.sessions import identity
+from proxy_plugin.sessions.bodies import Codec
 from proxy_plugin.sessions.connection import Connection, Target
 from proxy_plugin.sessions.embedded import Endpoint
+from proxy_plugin.sessions.encryption import Keyring
 from proxy_plugin.sessions.identity import Address
 from proxy_plugin.sessions.store import SessionStore
 from proxy_plugin.sessions.tree import Commit
 from proxy_plugin.sessions.writer import GuardedStore
-from proxy_plugin.settings import Deadlines, Settings
+from proxy_plugin.settings import ENCRYPTION_KEYS, Deadlines, Settings, SettingsError
 
 Messages = Sequence[Mapping[str, Any]]
 TENANT = identity.tenant_of("key", key_hash="benchmark")
@@ -79,9 +83,13 @@ class Plugin:
     name = "proxy_plugin"
     new_subtasks = False
 
+    @staticmethod
+    def codec() -> Codec:
+        return Codec()
+
     async def open(self, endpoint: Endpoint) -> None:
         options = {"host": endpoint.host, "port": endpoint.port, "password": endpoint.password}
-        self._connection = Connection(Target("single", "benchmark", options=options))
+        self._connection = Connection(Target("single", "benchmark", options=options), codec=self.codec())
         settings = Settings(deadlines=Deadlines(store_ms=60_000, total_ms=60_000))
         self._store = SessionStore(self._connection, settings)
         self._guarded = GuardedStore(self._store, settings)
@@ -128,6 +136,19 @@ class PluginSubtasks(Plugin):
 
     name = "proxy_plugin, each append a new subtask"
     new_subtasks = True
+
+
+class PluginEncrypted(Plugin):
+    """The same with encryption at rest."""
+
+    name = "proxy_plugin, encrypted"
+
+    @staticmethod
+    def codec() -> Codec:
+        try:
+            return Codec(Keyring.of({ENCRYPTION_KEYS: b64encode(urandom(32)).decode()}))
+        except SettingsError:
+            raise Unavailable("needs the package cryptography") from None
 
 
 class _OwnClient:
@@ -242,7 +263,9 @@ class LanggraphSaver(_OwnClient):
         return len(found.checkpoint["channel_values"]["messages"]) if found else 0
 
 
-CONTESTANTS: tuple[type[Contestant], ...] = (Plugin, PluginSubtasks, Blob, AgentsSession, AgentsTurn, LanggraphSaver)
+CONTESTANTS: tuple[type[Contestant], ...] = (
+    Plugin, PluginSubtasks, PluginEncrypted, Blob, AgentsSession, AgentsTurn, LanggraphSaver,
+)  # fmt: skip
 
 
 async def opened(endpoint: Endpoint) -> tuple[list[Contestant], dict[str, str]]:

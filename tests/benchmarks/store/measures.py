@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+from proxy_plugin.sessions.bodies import Codec
 from tests.benchmarks.store.contestants import Contestant, Messages
 from tests.benchmarks.store.messages import Texts
 
 APPENDS = 20
 """Of one session in one round: few, so that a session stays about as long as it was."""
+_CODEC_REPEATS = 20
 _names = (f"s-{number}" for number in count())
 
 
@@ -98,6 +100,20 @@ async def by_length(contestant: Contestant, texts: Texts, lengths: Sequence[int]
         for length, session in sessions.items():
             await _append(contestant, session, pieces, times[length])
     return {length: median(of_one) for length, of_one in times.items()}
+
+
+def codec_us(codec: Codec, bodies: Sequence[bytes]) -> tuple[float, float]:
+    """Median microseconds of writing one body, and of reading it."""
+
+    def timed(work: Callable[[], object]) -> float:
+        begun = perf_counter()
+        for _ in range(_CODEC_REPEATS):
+            work()
+        return (perf_counter() - begun) / _CODEC_REPEATS * 1e6
+
+    stored = [codec.encode(body, "key", "field") for body in bodies]
+    write = median(timed(lambda body=body: codec.encode(body, "key", "field")) for body in bodies)  # type: ignore[misc]
+    return write, median(timed(lambda one=one: codec.decode(one, "key", "field")) for one in stored)  # type: ignore[misc]
 
 
 async def memory_per_session(contestant: Contestant, server: Server, texts: Texts, sessions: int, length: int) -> float:

@@ -17,7 +17,7 @@ import uvloop
 
 from proxy_plugin.sessions.embedded import Embedded, Endpoint
 from tests.benchmarks.store.contestants import Blob, Contestant, Plugin, closed, opened
-from tests.benchmarks.store.measures import Server, Times, by_length, memory_per_session, one_round
+from tests.benchmarks.store.measures import Server, Times, by_length, codec_us, memory_per_session, one_round
 from tests.benchmarks.store.messages import SIZE, Texts
 
 SESSION, AT_ONCE = 400, (1, 32)
@@ -39,7 +39,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`by_length`: median ms of an append by messages stored; `absent`: who could not take part, and why.
+    """`by_length`: median ms of an append by messages stored; `codec_us`: median µs of writing and of reading the body
+    of one message, without the store; `absent`: who could not take part, and why.
     `text_bytes`: of the messages of one session, as JSON."""
 
     server: str
@@ -47,6 +48,7 @@ class Figures:
     text_bytes: int
     rows: tuple[Row, ...]
     by_length: dict[str, dict[int, float]]
+    codec_us: dict[str, tuple[float, float]]
     absent: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,11 +76,15 @@ async def measure(
     repeats: dict[type[Contestant], int] = {Plugin: appends, Blob: max(1, appends // 8)}
     flat = {one.name: await by_length(one, texts, lengths, repeats[type(one)]) for one in there if type(one) in repeats}
     text_bytes = len(json.dumps(texts.conversation(length)))
+    bodies = [json.dumps(texts.message(index)).encode() for index in range(200)]
+    codecs = {
+        one.name: codec_us(one.codec(), bodies) for one in there if isinstance(one, Plugin) and not one.new_subtasks
+    }
     await closed(there)
     await client.aclose()
     name = f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
     rows = tuple(_row(one, times, memory[one.name]) for one in there)
-    return Figures(name, rounds, text_bytes, rows, flat, absent)
+    return Figures(name, rounds, text_bytes, rows, flat, codecs, absent)
 
 
 def _row(one: Contestant, times: dict[tuple[str, int], Times], memory: float) -> Row:
@@ -124,6 +130,8 @@ def tables(figures: Figures) -> str:
         times = list(of_one.values())
         shown = " | ".join(f"{time:.3f}" for time in times)
         lines.append(f"| {name} | {shown} | {times[-1] / times[0]:.2f}× |")
+    lines += ["", f"| one message of {SIZE // 1000} KB, without the store | written, µs | read, µs |", "|---|---|---|"]
+    lines += [f"| {name} | {write:.1f} | {read:.1f} |" for name, (write, read) in figures.codec_us.items()]
     return "\n".join(lines)
 
 

@@ -1,0 +1,1 @@
+"""Versions of the plugin beside each other, and data that an older or a newer one wrote."""
