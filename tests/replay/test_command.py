@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pytest
 
 from proxy_plugin import rewrite_history
 from proxy_plugin.cli import main
+from tests.binaries import require_package
 from tests.replay import recordings as made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -347,8 +347,7 @@ class TestShow:
 
 class TestPlot:
     def test_writes_a_picture(self, tmp_path: Path, replay: Any) -> None:
-        if find_spec("matplotlib") is None and os.environ.get("CI", "").lower() in ("", "0", "false"):
-            pytest.skip("matplotlib is not installed")
+        require_package("matplotlib")
         path = made.write(tmp_path / "some.jsonl", FORMS["chat"]())
         replay(path, "--plot", tmp_path / "out.png")
         picture = (tmp_path / "out.png").read_bytes()
